@@ -1,0 +1,51 @@
+"""What every training step eats: tokens, what each should predict, and where each stands in its document.
+
+    tokens     7  4  9  |  5  2  8  8       two documents packed in one row
+    positions  0  1  2  |  0  1  2  3       counted from each document's start
+    documents  0  0  0  |  1  1  1  1       attention never crosses a border
+    targets    4  9  e  |  2  8  8  e       the next token of the same document
+    mask       1  1  1  |  0  1  1  1       which predictions count in the loss
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Rows of packed token documents with their targets.
+
+    Shapes: all `(batch, seq)`. `documents` is None when every row is one unpadded document; else a document's tokens share
+    a number within their row, and padding has the number -1. `positions` None counts from each row's start.
+    """
+
+    tokens: Int[Tensor, "batch seq"]
+    targets: Int[Tensor, "batch seq"]
+    mask: Bool[Tensor, "batch seq"]
+    positions: Int[Tensor, "batch seq"] | None = None
+    documents: Int[Tensor, "batch seq"] | None = None
+    origin: str = ""
+    """Where the batch came from (shard and offset), for error messages."""
+
+    @property
+    def weight(self) -> int:
+        """How many predictions count."""
+        return int(self.mask.sum())
+
+    def to(self, device: torch.device | str) -> "TokenBatch":
+        """The same batch on another device."""
+
+        def move(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.to(device, non_blocking=True)
+
+        return TokenBatch(
+            self.tokens.to(device, non_blocking=True),
+            self.targets.to(device, non_blocking=True),
+            self.mask.to(device, non_blocking=True),
+            move(self.positions),
+            move(self.documents),
+            self.origin,
+        )
