@@ -1,0 +1,312 @@
+"""The tokenizer: text to ids and back, around a model of plain text.
+
+A `TextModel` knows how to turn plain text into ids: byte-level BPE (`bpe.BytePairModel`) or SentencePiece
+(`sentencepiece.SentencePieceModel`). `Tokenizer` adds what every one of them needs: special tokens, which text can never
+forge, the ids that begin and end a document, the chat template, and files.
+
+    tokenizer = Tokenizer.train(texts, vocab_size=4096)
+    ids = tokenizer.encode("Once upon a time")
+    tokenizer.decode(ids)                         # 'Once upon a time'
+    tokenizer.save(Path("runs/tokenizer"))        # tokenizer.json, which transformers' AutoTokenizer opens as well
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import regex
+from numpy.typing import NDArray
+
+from penjing.errors import TokenizerError
+from penjing.files import write_json
+
+if TYPE_CHECKING:
+    from penjing.tokenizer.chat import ChatTemplate
+
+END_OF_TEXT = "<|endoftext|>"
+TURN_START = "<|im_start|>"
+TURN_END = "<|im_end|>"
+DEFAULT_SPECIAL_TOKENS = (END_OF_TEXT, TURN_START, TURN_END)
+
+
+class TextModel(Protocol):
+    """What turns plain text (no special tokens in it) into ids, and ids into bytes. Immutable in use; can be pickled."""
+
+    @property
+    def tokens(self) -> Sequence[bytes]:
+        """The bytes of each id, `b""` for an id that stands for none. Its length is one past the model's largest id."""
+
+    def encode(self, text: str, *, at_start: bool = True) -> NDArray[np.int32]:
+        """The ids of `text`, shape `(tokens,)`. `at_start` is False for text that follows a special token."""
+
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        """The bytes that `ids` (none of them special) stand for."""
+
+    def sections(self) -> dict[str, Any]:
+        """This model's part of a tokenizer.json: `normalizer`, `pre_tokenizer`, `decoder`, `model`."""
+
+
+class Tokenizer:
+    """Text to ids and back.
+
+    Args:
+        model: encodes plain text.
+        special_tokens: tokens that have no text of their own, with their ids. In text they are plain text, unless the
+            caller of `encode` allows them.
+        added_tokens: tokens outside the model's vocabulary that ARE text, found in it before the model sees it
+            (runs of spaces in GPT-NeoX, `<think>` in some chat models), with their ids.
+        bos, eos, pad: which of the tokens begin a document, end it, and fill a batch.
+        chat_template: a Jinja template in Hugging Face's convention.
+
+    Raises:
+        TokenizerError: when two tokens share an id, or `bos`, `eos` or `pad` is not a token.
+    """
+
+    def __init__(
+        self,
+        model: TextModel,
+        *,
+        special_tokens: Mapping[str, int] | None = None,
+        added_tokens: Mapping[str, int] | None = None,
+        bos: str | None = None,
+        eos: str | None = None,
+        pad: str | None = None,
+        chat_template: str | None = None,
+    ):
+        self.model = model
+        self.special_tokens = dict(special_tokens or {})
+        self.added_tokens = dict(added_tokens or {})
+        self.bos, self.eos, self.pad = bos, eos, pad
+        self.chat_template = chat_template
+        outside = self.special_tokens | self.added_tokens
+        self._check(outside)
+        self.vocab_size = max(len(model.tokens), 1 + max(outside.values(), default=-1))
+        self.bos_id, self.eos_id, self.pad_id = (self._id_of(name) for name in (bos, eos, pad))
+        self._special_ids = frozenset(self.special_tokens.values())
+        self._outside_bytes = {number: text.encode() for text, number in self.added_tokens.items()}
+
+    def _check(self, outside: Mapping[str, int]) -> None:
+        owners: dict[int, str] = {}
+        for text, number in outside.items():
+            if not text:
+                raise TokenizerError("a special token cannot be the empty string")
+            if number < 0:
+                raise TokenizerError(f"the token {text!r} has the id {number}; ids start at 0")
+            if owners.setdefault(number, text) != text:
+                raise TokenizerError(f"the tokens {owners[number]!r} and {text!r} share the id {number}")
+
+    def _id_of(self, text: str | None) -> int | None:
+        if text is None:
+            return None
+        number = self.token_id(text)
+        if number is None:
+            raise TokenizerError(f"{text!r} is not a token of this vocabulary; add it to special_tokens")
+        return number
+
+    def __repr__(self) -> str:
+        return (
+            f"Tokenizer({type(self.model).__name__}, vocab_size={self.vocab_size}, special={len(self.special_tokens)})"
+        )
+
+    @cached_property
+    def chat(self) -> "ChatTemplate | None":
+        """The chat template bound to this tokenizer, or None when it has none."""
+        if self.chat_template is None:
+            return None
+        from penjing.tokenizer.chat import ChatTemplate
+
+        return ChatTemplate(self, self.chat_template)
+
+    @property
+    def end_of_turn_id(self) -> int | None:
+        """The id that ends an assistant's turn, or None without a chat template."""
+        return self.chat.end_of_turn_id if self.chat is not None else None
+
+    # text to ids
+
+    def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
+        """The ids of `text`. Special tokens written in it are plain text unless `allow_special`."""
+        return self.encode_array(text, allow_special=allow_special).tolist()
+
+    def encode_array(self, text: str, *, allow_special: bool = False) -> NDArray[np.int32]:
+        """As `encode`, as an int32 array of shape `(tokens,)`: the fast path for large texts."""
+        finder = self._finder_with_special if allow_special else self._finder_of_added
+        if finder is None:
+            return self.model.encode(text)
+        return self._encode_around(text, finder)
+
+    def encode_batch(self, texts: Sequence[str], *, workers: int = 1) -> list[list[int]]:
+        """The ids of each text, `workers` texts at a time."""
+        if workers <= 1 or len(texts) < 2:
+            return [self.encode(text) for text in texts]
+        with ThreadPoolExecutor(workers) as pool:
+            return list(pool.map(self.encode, texts))
+
+    def _encode_around(self, text: str, finder: "regex.Pattern[str]") -> NDArray[np.int32]:
+        known = self.added_tokens | self.special_tokens
+        pieces: list[NDArray[np.int32]] = []
+        position = 0
+        for match in finder.finditer(text):
+            if match.start() > position:
+                pieces.append(self.model.encode(text[position : match.start()], at_start=position == 0))
+            pieces.append(np.array([known[match.group()]], dtype=np.int32))
+            position = match.end()
+        if position < len(text) or not pieces:
+            pieces.append(self.model.encode(text[position:], at_start=position == 0))
+        return np.concatenate(pieces)
+
+    @cached_property
+    def _finder_of_added(self) -> "regex.Pattern[str] | None":
+        return _finder(self.added_tokens)
+
+    @cached_property
+    def _finder_with_special(self) -> "regex.Pattern[str] | None":
+        return _finder([*self.added_tokens, *self.special_tokens])
+
+    # ids to text
+
+    def decode(self, ids: Iterable[int], *, skip_special: bool = False) -> str:
+        """The text of `ids`; bytes that are no whole character become U+FFFD. See `stream` for decoding bit by bit."""
+        return self.decode_bytes(ids, skip_special=skip_special).decode("utf-8", errors="replace")
+
+    def decode_bytes(self, ids: Iterable[int], *, skip_special: bool = False) -> bytes:
+        """The bytes of `ids`; special tokens give their name, or nothing with `skip_special`.
+
+        Raises:
+            TokenizerError: an id is not in the vocabulary.
+        """
+        names = {} if skip_special else {number: text.encode() for text, number in self.special_tokens.items()}
+        parts: list[bytes] = []
+        plain: list[int] = []
+        for number in map(int, ids):
+            outside = number in self._special_ids or number in self._outside_bytes
+            if not outside:
+                if not 0 <= number < len(self.model.tokens):
+                    raise TokenizerError(f"id {number} is outside the vocabulary of {self.vocab_size}")
+                plain.append(number)
+                continue
+            if plain:
+                parts.append(self.model.decode_bytes(plain))
+                plain = []
+            parts.append(self._outside_bytes.get(number) or names.get(number, b""))
+        if plain:
+            parts.append(self.model.decode_bytes(plain))
+        return b"".join(parts)
+
+    def token_bytes(self, id: int) -> bytes:
+        """The bytes that one id stands for in text; `b""` for a special token."""
+        if id in self._special_ids:
+            return b""
+        if id in self._outside_bytes:
+            return self._outside_bytes[id]
+        if not 0 <= id < self.vocab_size:
+            raise TokenizerError(f"id {id} is outside the vocabulary of {self.vocab_size}")
+        return self.model.tokens[id] if id < len(self.model.tokens) else b""
+
+    def token_id(self, token: str) -> int | None:
+        """The id of a special or added token, or of a text that is one token of the model; None when there is none."""
+        for known in (self.special_tokens, self.added_tokens):
+            if token in known:
+                return known[token]
+        return self._model_ids.get(token.encode("utf-8", errors="surrogatepass"))
+
+    @cached_property
+    def _model_ids(self) -> dict[bytes, int]:
+        return {token: number for number, token in enumerate(self.model.tokens) if token}
+
+    # making, reading and writing
+
+    @classmethod
+    def train(
+        cls,
+        source: Iterable[str] | str | Path | Sequence[Path],
+        vocab_size: int,
+        *,
+        pattern: str = "penjing",
+        special_tokens: Sequence[str] = DEFAULT_SPECIAL_TOKENS,
+        workers: int = 1,
+        errors: str = "strict",
+        progress: "Callable[[str, int, int], None] | None" = None,
+    ) -> "Tokenizer":
+        """Learns a byte-level BPE vocabulary; see `training.train`, which does the work.
+
+        Args:
+            source: texts, one document each; or text files to be read in pieces.
+            vocab_size: ids in all: 256 bytes, the merges, and the special tokens, which come last.
+            pattern: how text is split into chunks that no token crosses; a name from `patterns.PATTERNS` or a regex.
+            special_tokens: their names. `<|endoftext|>` ends a document; with `<|im_start|>` and `<|im_end|>` the
+                tokenizer has a chat template (ChatML).
+            workers: threads that split and count.
+            errors: "strict" refuses files that are not UTF-8, "replace" reads them with U+FFFD.
+            progress: called with what is being done, how much is done, and how much there is (0: not known).
+
+        Raises:
+            TokenizerError: the vocabulary is too small or the corpus is empty.
+            DataError: a file is missing or not UTF-8.
+        """
+        from penjing.tokenizer import training
+
+        model = training.train(
+            source,
+            vocab_size - len(special_tokens),
+            pattern=pattern,
+            workers=workers,
+            errors=errors,
+            progress=progress,
+            reserved=len(special_tokens),
+        )
+        return cls.around(model, special_tokens)
+
+    @classmethod
+    def around(cls, model: TextModel, special_tokens: Sequence[str] = DEFAULT_SPECIAL_TOKENS) -> "Tokenizer":
+        """A tokenizer in Penjing's own convention: special tokens after the model's ids, ChatML when they allow it."""
+        first = len(model.tokens)
+        end = special_tokens[0] if special_tokens else None
+        template = None
+        if TURN_START in special_tokens and TURN_END in special_tokens:
+            from penjing.tokenizer.chat import CHATML
+
+            template = CHATML
+        return cls(
+            model,
+            special_tokens={name: first + offset for offset, name in enumerate(special_tokens)},
+            eos=END_OF_TEXT if END_OF_TEXT in special_tokens else end,
+            pad=END_OF_TEXT if END_OF_TEXT in special_tokens else end,
+            chat_template=template,
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Tokenizer":
+        """Reads a tokenizer: a model folder, a tokenizer.json, a tiktoken or SentencePiece file; see `formats`."""
+        from penjing.tokenizer import formats
+
+        return formats.load(Path(path))
+
+    def save(self, folder: str | Path) -> None:
+        """Writes tokenizer.json and tokenizer_config.json into `folder`; transformers' AutoTokenizer opens them."""
+        folder = Path(folder)
+        entries = [(number, text, True) for text, number in self.special_tokens.items()]
+        entries += [(number, text, False) for text, number in self.added_tokens.items()]
+        flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+        added = [
+            {"id": number, "content": text, **flags, "special": special} for number, text, special in sorted(entries)
+        ]
+        document = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added}
+        write_json(folder / "tokenizer.json", document | {"post_processor": None} | self.model.sections())
+        config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+        roles = {
+            "bos_token": self.bos,
+            "eos_token": self.eos,
+            "pad_token": self.pad,
+            "chat_template": self.chat_template,
+        }
+        write_json(folder / "tokenizer_config.json", config | {key: value for key, value in roles.items() if value})
+
+
+def _finder(tokens: Iterable[str]) -> "regex.Pattern[str] | None":
+    """A pattern that finds the longest of `tokens` at the leftmost place; None when there are none."""
+    longest_first = sorted(tokens, key=lambda token: (-len(token), token))
+    return regex.compile("|".join(map(regex.escape, longest_first))) if longest_first else None
