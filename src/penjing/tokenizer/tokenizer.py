@@ -1,8 +1,8 @@
 """The tokenizer: text to ids and back, around a model of plain text.
 
 A `TextModel` knows how to turn plain text into ids: byte-level BPE (`bpe.BytePairModel`) or SentencePiece
-(`sentencepiece.SentencePieceModel`). `Tokenizer` adds what every one of them needs: special tokens, which text can never
-forge, the ids that begin and end a document, the chat template, and files.
+(`sentencepiece.SentencePieceModel`). `Tokenizer` adds what every one of them needs: special tokens, which text can
+never forge, the ids that begin and end a document, the chat template, and files.
 
     tokenizer = Tokenizer.train(texts, vocab_size=4096)
     ids = tokenizer.encode("Once upon a time")
@@ -10,7 +10,7 @@ forge, the ids that begin and end a document, the chat template, and files.
     tokenizer.save(Path("runs/tokenizer"))        # tokenizer.json, which transformers' AutoTokenizer opens as well
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +33,7 @@ DEFAULT_SPECIAL_TOKENS = (END_OF_TEXT, TURN_START, TURN_END)
 
 
 class TextModel(Protocol):
-    """What turns plain text (no special tokens in it) into ids, and ids into bytes. Immutable in use; can be pickled."""
+    """What turns plain text (no special tokens in it) into ids, and ids into bytes. Immutable in use; pickles."""
 
     @property
     def tokens(self) -> Sequence[bytes]:
@@ -42,8 +42,8 @@ class TextModel(Protocol):
     def encode(self, text: str, *, at_start: bool = True) -> NDArray[np.int32]:
         """The ids of `text`, shape `(tokens,)`. `at_start` is False for text that follows a special token."""
 
-    def decode_bytes(self, ids: Sequence[int]) -> bytes:
-        """The bytes that `ids` (none of them special) stand for."""
+    def decode_bytes(self, ids: Sequence[int], *, at_start: bool = True) -> bytes:
+        """The bytes that `ids` (none of them special) stand for. `at_start` is False when text comes before them."""
 
     def sections(self) -> dict[str, Any]:
         """This model's part of a tokenizer.json: `normalizer`, `pre_tokenizer`, `decoder`, `model`."""
@@ -59,6 +59,10 @@ class Tokenizer:
         added_tokens: tokens outside the model's vocabulary that ARE text, found in it before the model sees it
             (runs of spaces in GPT-NeoX, `<think>` in some chat models), with their ids.
         bos, eos, pad: which of the tokens begin a document, end it, and fill a batch.
+        adds_bos: whether the model expects `bos` before every prompt and document. `encode` gives the text's own ids
+            and leaves it to the caller; transformers' tokenizer adds it by itself.
+        swallows: for some special or added tokens, the sides ("left", "right", "both") whose white space belongs to
+            the token when it is found in text.
         chat_template: a Jinja template in Hugging Face's convention.
 
     Raises:
@@ -74,15 +78,21 @@ class Tokenizer:
         bos: str | None = None,
         eos: str | None = None,
         pad: str | None = None,
+        adds_bos: bool = False,
+        swallows: Mapping[str, str] | None = None,
         chat_template: str | None = None,
     ):
         self.model = model
         self.special_tokens = dict(special_tokens or {})
         self.added_tokens = dict(added_tokens or {})
         self.bos, self.eos, self.pad = bos, eos, pad
+        self.adds_bos = adds_bos
+        self.swallows = dict(swallows or {})
         self.chat_template = chat_template
         outside = self.special_tokens | self.added_tokens
         self._check(outside)
+        if adds_bos and bos is None:
+            raise TokenizerError("adds_bos is set, but the tokenizer has no bos token")
         self.vocab_size = max(len(model.tokens), 1 + max(outside.values(), default=-1))
         self.bos_id, self.eos_id, self.pad_id = (self._id_of(name) for name in (bos, eos, pad))
         self._special_ids = frozenset(self.special_tokens.values())
@@ -127,16 +137,19 @@ class Tokenizer:
 
     # text to ids
 
-    def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
-        """The ids of `text`. Special tokens written in it are plain text unless `allow_special`."""
-        return self.encode_array(text, allow_special=allow_special).tolist()
+    def encode(self, text: str, *, allow_special: bool = False, at_start: bool = True) -> list[int]:
+        """The ids of `text`. Special tokens written in it are plain text unless `allow_special`.
 
-    def encode_array(self, text: str, *, allow_special: bool = False) -> NDArray[np.int32]:
+        `at_start` is False for text that goes on after other tokens (only SentencePiece models tell the difference).
+        """
+        return self.encode_array(text, allow_special=allow_special, at_start=at_start).tolist()
+
+    def encode_array(self, text: str, *, allow_special: bool = False, at_start: bool = True) -> NDArray[np.int32]:
         """As `encode`, as an int32 array of shape `(tokens,)`: the fast path for large texts."""
         finder = self._finder_with_special if allow_special else self._finder_of_added
         if finder is None:
-            return self.model.encode(text)
-        return self._encode_around(text, finder)
+            return self.model.encode(text, at_start=at_start)
+        return self._encode_around(text, finder, at_start)
 
     def encode_batch(self, texts: Sequence[str], *, workers: int = 1) -> list[list[int]]:
         """The ids of each text, `workers` texts at a time."""
@@ -145,18 +158,39 @@ class Tokenizer:
         with ThreadPoolExecutor(workers) as pool:
             return list(pool.map(self.encode, texts))
 
-    def _encode_around(self, text: str, finder: "regex.Pattern[str]") -> NDArray[np.int32]:
-        known = self.added_tokens | self.special_tokens
+    def _encode_around(self, text: str, finder: "regex.Pattern[str]", at_start: bool) -> NDArray[np.int32]:
         pieces: list[NDArray[np.int32]] = []
         position = 0
-        for match in finder.finditer(text):
-            if match.start() > position:
-                pieces.append(self.model.encode(text[position : match.start()], at_start=position == 0))
-            pieces.append(np.array([known[match.group()]], dtype=np.int32))
-            position = match.end()
+        for start, end, number in self._found(text, finder):
+            if start > position:
+                pieces.append(self.model.encode(text[position:start], at_start=at_start and position == 0))
+            pieces.append(np.array([number], dtype=np.int32))
+            position = end
         if position < len(text) or not pieces:
-            pieces.append(self.model.encode(text[position:], at_start=position == 0))
+            pieces.append(self.model.encode(text[position:], at_start=at_start and position == 0))
         return np.concatenate(pieces)
+
+    def find_special(self, text: str) -> Iterator[tuple[int, int, int]]:
+        """Where special tokens stand in `text`: `(start, end, id)`, with the white space that a token swallows."""
+        finder = _finder(self.special_tokens)
+        return self._found(text, finder) if finder is not None else iter(())
+
+    def _found(self, text: str, finder: "regex.Pattern[str]") -> Iterator[tuple[int, int, int]]:
+        known = self.added_tokens | self.special_tokens
+        position = 0
+        for match in finder.finditer(text):
+            start, end = match.span()
+            if start < position:  # inside the white space that the token before swallowed
+                continue
+            sides = self.swallows.get(match.group())
+            if sides in ("left", "both"):
+                while start > position and text[start - 1].isspace():
+                    start -= 1
+            if sides in ("right", "both"):
+                while end < len(text) and text[end].isspace():
+                    end += 1
+            yield start, end, known[match.group()]
+            position = end
 
     @cached_property
     def _finder_of_added(self) -> "regex.Pattern[str] | None":
@@ -168,11 +202,16 @@ class Tokenizer:
 
     # ids to text
 
-    def decode(self, ids: Iterable[int], *, skip_special: bool = False) -> str:
-        """The text of `ids`; bytes that are no whole character become U+FFFD. See `stream` for decoding bit by bit."""
-        return self.decode_bytes(ids, skip_special=skip_special).decode("utf-8", errors="replace")
+    def decode(self, ids: Iterable[int], *, skip_special: bool = False, at_start: bool = True) -> str:
+        """The text of `ids`; bytes that are no whole character become U+FFFD. See `stream` for decoding bit by bit.
 
-    def decode_bytes(self, ids: Iterable[int], *, skip_special: bool = False) -> bytes:
+        `at_start` is False for ids that continue a text: SentencePiece's first space is then a space, not the mark of
+        the beginning.
+        """
+        content = self.decode_bytes(ids, skip_special=skip_special, at_start=at_start)
+        return content.decode("utf-8", errors="replace")
+
+    def decode_bytes(self, ids: Iterable[int], *, skip_special: bool = False, at_start: bool = True) -> bytes:
         """The bytes of `ids`; special tokens give their name, or nothing with `skip_special`.
 
         Raises:
@@ -189,11 +228,11 @@ class Tokenizer:
                 plain.append(number)
                 continue
             if plain:
-                parts.append(self.model.decode_bytes(plain))
+                parts.append(self.model.decode_bytes(plain, at_start=at_start and not any(parts)))
                 plain = []
             parts.append(self._outside_bytes.get(number) or names.get(number, b""))
         if plain:
-            parts.append(self.model.decode_bytes(plain))
+            parts.append(self.model.decode_bytes(plain, at_start=at_start and not any(parts)))
         return b"".join(parts)
 
     def token_bytes(self, id: int) -> bytes:
@@ -290,12 +329,15 @@ class Tokenizer:
         folder = Path(folder)
         entries = [(number, text, True) for text, number in self.special_tokens.items()]
         entries += [(number, text, False) for text, number in self.added_tokens.items()]
-        flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-        added = [
-            {"id": number, "content": text, **flags, "special": special} for number, text, special in sorted(entries)
-        ]
+        added = []
+        for number, text, special in sorted(entries):
+            sides = self.swallows.get(text)
+            flags = {"lstrip": sides in ("left", "both"), "rstrip": sides in ("right", "both")}
+            flags |= {"single_word": False, "normalized": False, "special": special}
+            added.append({"id": number, "content": text, **flags})
         document = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added}
-        write_json(folder / "tokenizer.json", document | {"post_processor": None} | self.model.sections())
+        document["post_processor"] = self._bos_processor() if self.adds_bos else None
+        write_json(folder / "tokenizer.json", document | self.model.sections())
         config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
         roles = {
             "bos_token": self.bos,
@@ -304,6 +346,16 @@ class Tokenizer:
             "chat_template": self.chat_template,
         }
         write_json(folder / "tokenizer_config.json", config | {key: value for key, value in roles.items() if value})
+
+    def _bos_processor(self) -> dict[str, Any]:
+        first = {"SpecialToken": {"id": self.bos, "type_id": 0}}
+        text, pair = ({"Sequence": {"id": name, "type_id": kind}} for name, kind in (("A", 0), ("B", 1)))
+        return {
+            "type": "TemplateProcessing",
+            "single": [first, text],
+            "pair": [first, text, {"SpecialToken": {"id": self.bos, "type_id": 1}}, pair],
+            "special_tokens": {self.bos: {"id": self.bos, "ids": [self.bos_id], "tokens": [self.bos]}},
+        }
 
 
 def _finder(tokens: Iterable[str]) -> "regex.Pattern[str] | None":
