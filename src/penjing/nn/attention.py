@@ -1,0 +1,125 @@
+"""Multi-head attention: each token gathers from the tokens that it may see, weighted by how well they match its query.
+
+    weights = softmax(scale * q k^T)        over the visible keys
+    y       = (weights v) W_output          all heads side by side
+
+Query heads may share key and value heads in groups (grouped-query attention; one group for all is multi-query),
+queries and keys may be normalised per head (QK-norm), a layer may look back `window` tokens only.
+
+Sources: Vaswani et al., "Attention Is All You Need", 2017, arXiv:1706.03762, section 3.2; Ainslie et al., "GQA", 2023,
+arXiv:2305.13245; Dehghani et al., "Scaling Vision Transformers to 22 Billion Parameters", 2023, arXiv:2302.05442 (QK-norm);
+Beltagy et al., "Longformer", 2020, arXiv:2004.05150 (window); Gemma Team, "Gemma 2", 2024, arXiv:2408.00118 (soft-cap).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from penjing.errors import ConfigError
+from penjing.nn import kernels
+from penjing.nn.linear import Linear, initialise_linear
+from penjing.nn.norms import LayerNorm, RMSNorm
+from penjing.nn.rope import Rope, rotate
+from penjing.nn.sequence import Sequence
+from penjing.nn.state import KVCache
+
+
+class Attention(nn.Module):
+    """Causal self-attention. Shapes: `(batch, seq, width)` to the same."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """How the heads are laid out and what is done to them."""
+
+        heads: int
+        """Query heads."""
+        kv_heads: int | None = None
+        """Key and value heads, a divisor of `heads`; None for as many as there are query heads."""
+        head_dim: int | None = None
+        """Numbers per head; None for width / heads."""
+        rope: Rope.Config | None = None
+        """Rotary positions; None when positions are added to the embeddings."""
+        qk_norm: RMSNorm.Config | LayerNorm.Config | None = None
+        """Norm of each query and key head before the rotation."""
+        bias: bool = False
+        """Whether queries, keys and values have a bias."""
+        output_bias: bool = False
+        """Whether the output projection has one."""
+        window: int | None = None
+        """How many of the last keys a query sees, its own included; None for all."""
+        scale: float | None = None
+        """What scores are multiplied by; None for 1 / sqrt(head_dim)."""
+        softcap: float | None = None
+        """Scores are kept within this bound: softcap * tanh(score / softcap)."""
+        dropout: float = 0.0
+        """Chance that a weight is dropped in training."""
+
+        def build(self, width: int) -> "Attention":
+            """The layer for vectors of `width` numbers."""
+            return Attention(self, width)
+
+    def __init__(self, config: Config, width: int):
+        super().__init__()
+        self.config = config
+        self.heads = config.heads
+        self.kv_heads = config.heads if config.kv_heads is None else config.kv_heads
+        if self.heads < 1 or self.kv_heads < 1 or self.heads % self.kv_heads:
+            raise ConfigError(f"{self.heads} query heads cannot share {self.kv_heads} key heads evenly")
+        if config.head_dim is None and width % self.heads:
+            raise ConfigError(f"width {width} is no multiple of {self.heads} heads; give head_dim")
+        if config.window is not None and config.window < 1:
+            raise ConfigError(f"window is {config.window}; a query sees at least itself")
+        self.head_dim = config.head_dim or width // self.heads
+        self.scale = self.head_dim**-0.5 if config.scale is None else config.scale
+        self.query = Linear(width, self.heads * self.head_dim, bias=config.bias)
+        self.key = Linear(width, self.kv_heads * self.head_dim, bias=config.bias)
+        self.value = Linear(width, self.kv_heads * self.head_dim, bias=config.bias)
+        self.output = Linear(self.heads * self.head_dim, width, bias=config.output_bias)
+        self.query_norm = config.qk_norm.build(self.head_dim) if config.qk_norm else None
+        self.key_norm = config.qk_norm.build(self.head_dim) if config.qk_norm else None
+        self.rope = config.rope.build(self.head_dim) if config.rope else None
+
+    def forward(
+        self, x: Float[Tensor, "batch seq width"], sequence: Sequence, state: KVCache | None = None
+    ) -> Float[Tensor, "batch seq width"]:
+        """Each token's mixture of what it sees; with a state, also of what came before."""
+        batch, seq, _ = x.shape
+        query = self.query(x).view(batch, seq, self.heads, self.head_dim)
+        key = self.key(x).view(batch, seq, self.kv_heads, self.head_dim)
+        value = self.value(x).view(batch, seq, self.kv_heads, self.head_dim)
+        if self.query_norm is not None and self.key_norm is not None:
+            query, key = self.query_norm(query), self.key_norm(key)
+        if self.rope is not None:
+            cos, sin = sequence.rotation(self.rope, x.dtype)
+            query, key = rotate(query, cos, sin), rotate(key, cos, sin)
+        query, key, value = (
+            query.transpose(1, 2),
+            key.transpose(1, 2),
+            value.transpose(1, 2),
+        )  # (batch, heads, seq, dim)
+        if state is not None:
+            key, value = state.append(key, value, sequence.start)  # (batch, kv_heads, keys, head_dim)
+        mixed = self._attend(query, key, value, sequence)  # (batch, heads, seq, head_dim)
+        return self.output(mixed.transpose(1, 2).reshape(batch, seq, self.heads * self.head_dim))
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, sequence: Sequence) -> Tensor:
+        config = self.config
+        dropout = config.dropout if self.training else 0.0
+        if config.softcap is not None or (query.device.type == "cpu" and sequence.keys <= 512):
+            bias = sequence.bias(query.dtype, config.window)
+            return kernels.plain(query, key, value, bias, self.scale, config.softcap, dropout)
+        causal = sequence.is_causal(config.window)
+        visible = None if causal else sequence.mask(config.window)
+        return kernels.fused(query, key, value, visible, causal, self.scale, dropout)
+
+    def new_state(self, batch: int, capacity: int, *, dtype: torch.dtype, device: torch.device) -> KVCache:
+        """An empty cache for `batch` rows."""
+        return KVCache(batch, self.kv_heads, self.head_dim, capacity, dtype=dtype, device=device)
+
+    def initialise(self, generator: torch.Generator, std: float, output_std: float) -> None:
+        """Projections from N(0, std^2), the one that writes to the residual stream from N(0, output_std^2)."""
+        for linear in (self.query, self.key, self.value):
+            initialise_linear(linear, std, generator)
+        initialise_linear(self.output, output_std, generator)

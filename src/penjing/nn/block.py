@@ -1,0 +1,97 @@
+"""A transformer block: a sequence mixer and a channel mixer, each reading the residual stream and adding to it.
+
+    sequential   x = x + mixer(norm_1(x));  x = x + mlp(norm_2(x))
+    parallel     x = x + mixer(norm_1(x)) + mlp(norm_2(x))
+
+Sources: He et al., "Deep Residual Learning", 2015, arXiv:1512.03385; Xiong et al., "On Layer Normalization in the
+Transformer Architecture", 2020, arXiv:2002.04745 (norms before the mixers); Chowdhery et al., "PaLM", 2022,
+arXiv:2204.02311, section 2 (parallel).
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from penjing.nn.sequence import Sequence
+from penjing.nn.state import LayerState
+
+
+class LayerConfig(Protocol):
+    """The frozen config of any layer: mixer, perceptron or norm."""
+
+    def build(self, width: int) -> Any:
+        """The layer for vectors of `width` numbers."""
+
+
+class Block(nn.Module):
+    """First the mixer, then the perceptron, which sees what the mixer wrote.
+
+    Shapes: `(batch, seq, width)` to the same.
+    """
+
+    @dataclass(frozen=True)
+    class Config:
+        """What a block is made of."""
+
+        mixer: LayerConfig
+        """What moves information between tokens: `Attention.Config`, ..."""
+        mlp: LayerConfig
+        """What works on each token by itself: `SwiGLU.Config`, `MLP.Config`, ..."""
+        norm: LayerConfig
+        """The norm in front of each: `RMSNorm.Config` or `LayerNorm.Config`."""
+        dropout: float = 0.0
+        """Chance that a number which a mixer or perceptron writes is dropped in training."""
+
+        def build(self, width: int) -> "Block":
+            """The block for a residual stream of `width` numbers."""
+            return Block(self, width)
+
+    def __init__(self, config: Config, width: int):
+        super().__init__()
+        self.config = config
+        self.mixer_norm = config.norm.build(width)
+        self.mixer = config.mixer.build(width)
+        self.mlp_norm = config.norm.build(width)
+        self.mlp = config.mlp.build(width)
+
+    def forward(
+        self, x: Float[Tensor, "batch seq width"], sequence: Sequence, state: LayerState | None = None
+    ) -> Float[Tensor, "batch seq width"]:
+        """The residual stream after this block."""
+        x = x + self._drop(self.mixer(self.mixer_norm(x), sequence, state))
+        return x + self._drop(self.mlp(self.mlp_norm(x)))
+
+    def new_state(self, batch: int, capacity: int, *, dtype: torch.dtype, device: torch.device) -> LayerState:
+        """What the mixer will remember."""
+        return self.mixer.new_state(batch, capacity, dtype=dtype, device=device)
+
+    def initialise(self, generator: torch.Generator, std: float, output_std: float) -> None:
+        """Fills the mixer's and the perceptron's weights; norms start as 1."""
+        self.mixer.initialise(generator, std, output_std)
+        self.mlp.initialise(generator, std, output_std)
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.config.dropout) if self.training and self.config.dropout else x
+
+
+class ParallelBlock(Block):
+    """Mixer and perceptron side by side, both reading the block's input: one step less in depth."""
+
+    @dataclass(frozen=True)
+    class Config(Block.Config):
+        """What a parallel block is made of."""
+
+        def build(self, width: int) -> "ParallelBlock":
+            """The block for a residual stream of `width` numbers."""
+            return ParallelBlock(self, width)
+
+    def forward(
+        self, x: Float[Tensor, "batch seq width"], sequence: Sequence, state: LayerState | None = None
+    ) -> Float[Tensor, "batch seq width"]:
+        """The residual stream after this block."""
+        mixed = self.mixer(self.mixer_norm(x), sequence, state)
+        return x + self._drop(mixed + self.mlp(self.mlp_norm(x)))

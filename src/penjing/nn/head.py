@@ -1,0 +1,33 @@
+"""The output head: a score for every token of the vocabulary.
+
+    logits = W h + b,   or softcap * tanh(logits / softcap) when they are kept within a bound
+
+Source of the bound: Gemma Team, "Gemma 2", 2024, arXiv:2408.00118, section 2.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from penjing.nn.linear import Linear
+
+
+def cap(logits: Tensor, softcap: float | None) -> Tensor:
+    """Keeps logits within (-softcap, softcap), smoothly."""
+    return logits if softcap is None else softcap * torch.tanh(logits / softcap)
+
+
+class Head(Linear):
+    """Logits of hidden vectors. Shapes: `(..., width)` to `(..., vocab)`, float32 whatever the weights are.
+
+    A tied head has the token embedding's parameter as its weight.
+    """
+
+    def __init__(self, width: int, vocab: int, *, bias: bool = False, softcap: float | None = None):
+        super().__init__(width, vocab, bias=bias)
+        self.softcap = softcap
+
+    def forward(self, hidden: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch vocab"]:
+        """Logits in float32 (float64 for a float64 model)."""
+        logits = super().forward(hidden)
+        return cap(logits if logits.dtype == torch.float64 else logits.float(), self.softcap)

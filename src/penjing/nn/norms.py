@@ -1,0 +1,68 @@
+"""Normalisation of each token's vector.
+
+    LayerNorm   y = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias
+    RMSNorm     y = x / sqrt(mean(x^2) + eps) * weight
+
+Both compute in float32 whatever the dtype of `x`.
+
+Sources: Ba, Kiros, Hinton, "Layer Normalization", 2016, arXiv:1607.06450, section 3; Zhang, Sennrich, "Root Mean Square
+Layer Normalization", 2019, arXiv:1910.07467, equation 4.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class LayerNorm(nn.Module):
+    """Centres and scales each vector. Shapes: `(..., width)` to the same."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """How a LayerNorm is built."""
+
+        eps: float = 1e-5
+        """Added to the variance."""
+        bias: bool = True
+        """Whether a learned shift follows the learned scale."""
+
+        def build(self, width: int) -> "LayerNorm":
+            """The layer for vectors of `width` numbers."""
+            return LayerNorm(self, width)
+
+    def __init__(self, config: Config, width: int):
+        super().__init__()
+        self.config = config
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width)) if config.bias else None
+
+    def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
+        """`x` with mean 0 and variance 1, scaled and shifted."""
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.config.eps)
+
+
+class RMSNorm(nn.Module):
+    """Scales each vector to a root mean square of 1. Shapes: `(..., width)` to the same."""
+
+    @dataclass(frozen=True)
+    class Config:
+        """How an RMSNorm is built."""
+
+        eps: float = 1e-6
+        """Added to the mean square."""
+
+        def build(self, width: int) -> "RMSNorm":
+            """The layer for vectors of `width` numbers."""
+            return RMSNorm(self, width)
+
+    def __init__(self, config: Config, width: int):
+        super().__init__()
+        self.config = config
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
+        """`x` with root mean square 1, scaled."""
+        return F.rms_norm(x, self.weight.shape, self.weight, self.config.eps)

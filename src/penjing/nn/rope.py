@@ -1,0 +1,220 @@
+"""Rotary position embedding: a query and a key are turned by angles that grow with their positions.
+
+The first half of a head's numbers are the real parts, the second half the imaginary parts, of `dim / 2` complex
+numbers. Number `k` of a token at position `p` is multiplied by `exp(i p f_k)` with the frequency
+
+    f_k = theta^(-2 k / dim)
+
+so that the product of a query and a key depends on the distance between them alone. To serve texts longer than those
+it was trained on, a model's frequencies are lowered; each way of doing so is a class here, and computes what
+transformers computes.
+
+Sources: Su et al., "RoFormer", 2021, arXiv:2104.09864, section 3.4; Chen et al., "Extending Context Window of Large
+Language Models via Positional Interpolation", 2023, arXiv:2306.15595 (linear); Peng et al., "YaRN", 2023,
+arXiv:2309.00071, section 3 (NTK-aware, dynamic, YaRN); Grattafiori et al., "The Llama 3 Herd of Models", 2024,
+arXiv:2407.21783 (llama3). Departs from them: the pairs are (k, k + dim / 2), as in transformers' checkpoints, not (2
+k, 2 k + 1).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from penjing.errors import ConfigError
+
+
+def frequencies(theta: float, dim: int) -> Float[Tensor, " half"]:
+    """The unscaled frequencies `theta^(-2k/dim)`, float32, on the CPU."""
+    exponents = torch.arange(0, dim, 2, dtype=torch.float32, device="cpu") / dim
+    return 1.0 / theta**exponents
+
+
+class Scaling(Protocol):
+    """A way of lowering frequencies."""
+
+    @property
+    def attention_factor(self) -> float:
+        """What cosines and sines are multiplied by; scores grow by its square."""
+
+    def scale(self, theta: float, dim: int, length: int | None) -> Float[Tensor, " half"]:
+        """The frequencies for texts of `length` tokens (None: not known)."""
+
+
+@dataclass(frozen=True)
+class LinearScaling:
+    """Every frequency divided by `factor`: positions are squeezed into the trained range."""
+
+    factor: float
+    """Longest text over trained context."""
+    attention_factor = 1.0
+
+    def scale(self, theta: float, dim: int, length: int | None) -> Float[Tensor, " half"]:
+        """All frequencies lowered alike."""
+        return frequencies(theta, dim) / self.factor
+
+
+def ntk_theta(theta: float, dim: int, factor: float) -> float:
+    """NTK-aware scaling: the base that lowers the lowest frequency `factor` times and leaves the highest alone.
+
+    It needs no class of its own: `Rope.Config(theta=ntk_theta(10_000, 64, 4))` is a model like any other.
+    """
+    return theta * factor ** (dim / (dim - 2))
+
+
+@dataclass(frozen=True)
+class DynamicScaling:
+    """NTK-aware scaling by just as much as the text at hand needs; none within the trained context.
+
+    With a cache, keys keep the rotation of the step that wrote them, as in transformers; so beyond the trained context
+    a cached pass differs from an uncached one. All other scalings are exact in both.
+    """
+
+    factor: float
+    """How steeply the scaling grows with the length."""
+    original_context: int
+    """The trained context."""
+    attention_factor = 1.0
+
+    def scale(self, theta: float, dim: int, length: int | None) -> Float[Tensor, " half"]:
+        """The frequencies for a text of `length` tokens."""
+        stretch = self.factor * max(length or 0, self.original_context) / self.original_context - (self.factor - 1)
+        return frequencies(ntk_theta(theta, dim, stretch), dim)
+
+
+@dataclass(frozen=True)
+class YarnScaling:
+    """High frequencies kept, low ones divided by `factor`, a linear ramp between; scores are sharpened a little."""
+
+    factor: float
+    """Longest text over trained context."""
+    original_context: int
+    """The trained context."""
+    beta_fast: float = 32.0
+    """Turns within the trained context above which a frequency is kept."""
+    beta_slow: float = 1.0
+    """Turns within the trained context below which a frequency is divided by `factor`."""
+    attention: float | None = None
+    """The attention factor; None takes 0.1 ln(factor) + 1, or the quotient that the two `mscale` give."""
+    mscale: float | None = None
+    """Weight of ln(factor) in the attention factor's numerator (DeepSeek)."""
+    mscale_all_dim: float | None = None
+    """Weight of ln(factor) in its denominator."""
+    truncate: bool = True
+    """Whether the ramp begins and ends at whole indices."""
+
+    @property
+    def attention_factor(self) -> float:
+        """What cosines and sines are multiplied by."""
+        if self.attention is not None:
+            return self.attention
+        if self.mscale and self.mscale_all_dim:
+            return self._sharpness(self.mscale) / self._sharpness(self.mscale_all_dim)
+        return self._sharpness(1.0)
+
+    def scale(self, theta: float, dim: int, length: int | None) -> Float[Tensor, " half"]:
+        """Kept at the fast end, interpolated at the slow end."""
+        low, high = self._index(self.beta_fast, theta, dim), self._index(self.beta_slow, theta, dim)
+        if self.truncate:
+            low, high = math.floor(low), math.ceil(high)
+        low, high = max(low, 0), min(high, dim - 1)
+        steps = torch.arange(dim // 2, dtype=torch.float32, device="cpu")
+        kept = 1 - ((steps - low) / (high - low if high != low else 0.001)).clamp(0, 1)  # 1 fast ... 0 slow
+        powers = theta ** (torch.arange(0, dim, 2, dtype=torch.float32, device="cpu") / dim)
+        return 1.0 / (self.factor * powers) * (1 - kept) + 1.0 / powers * kept
+
+    def _index(self, turns: float, theta: float, dim: int) -> float:
+        """The (fractional) index of the frequency that makes `turns` turns within the trained context."""
+        return dim * math.log(self.original_context / (turns * 2 * math.pi)) / (2 * math.log(theta))
+
+    def _sharpness(self, weight: float) -> float:
+        return 1.0 if self.factor <= 1 else 0.1 * weight * math.log(self.factor) + 1.0
+
+
+@dataclass(frozen=True)
+class Llama3Scaling:
+    """Short wavelengths kept, long ones divided by `factor`, those between blended smoothly."""
+
+    factor: float
+    """What long wavelengths are stretched by."""
+    low_freq_factor: float
+    """Wavelengths above `original_context / low_freq_factor` are long."""
+    high_freq_factor: float
+    """Wavelengths below `original_context / high_freq_factor` are short."""
+    original_context: int
+    """The trained context."""
+    attention_factor = 1.0
+
+    def scale(self, theta: float, dim: int, length: int | None) -> Float[Tensor, " half"]:
+        """Kept at the fast end, interpolated at the slow end."""
+        plain = frequencies(theta, dim)
+        turns = self.original_context / (2 * math.pi / plain)
+        kept = ((turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor)).clamp(0, 1)
+        return (1 - kept) * plain / self.factor + kept * plain
+
+
+class Rope(nn.Module):
+    """Cosines and sines of a head's rotation at given positions. It has no weights and no buffers.
+
+    Shapes: positions `(rows, queries)`; cosines and sines `(rows, queries, dim)`, both halves equal.
+    """
+
+    @dataclass(frozen=True)
+    class Config:
+        """How a head is rotated."""
+
+        theta: float = 10_000.0
+        """The base of the frequencies: larger turns more slowly and reaches further."""
+        scaling: Scaling | None = None
+        """How frequencies are lowered for long texts."""
+        fraction: float = 1.0
+        """The part of each head, from its first number on, that is rotated."""
+
+        def build(self, head_dim: int) -> "Rope":
+            """The rotation of heads of `head_dim` numbers."""
+            return Rope(self, head_dim)
+
+    def __init__(self, config: Config, head_dim: int):
+        super().__init__()
+        self.config = config
+        self.dim = int(head_dim * config.fraction)
+        if self.dim < 2 or self.dim % 2:
+            raise ConfigError(
+                f"rotary embedding turns pairs of numbers, but {self.dim} of the head's {head_dim} are asked"
+            )
+        self.frequencies = self._at(None)  # a plain attribute: casting the model to bfloat16 must not round it
+
+    def forward(
+        self, positions: Int[Tensor, "rows queries"], dtype: torch.dtype
+    ) -> tuple[Float[Tensor, "rows queries dim"], Float[Tensor, "rows queries dim"]]:
+        """Cosines and sines at `positions`, computed in float32."""
+        if isinstance(self.config.scaling, DynamicScaling):
+            self.frequencies = self._at(int(positions.max()) + 1)
+        if self.frequencies.device != positions.device:
+            self.frequencies = self.frequencies.to(positions.device)
+        angles = positions[..., None].float() * self.frequencies  # (rows, queries, dim / 2)
+        angles = torch.cat([angles, angles], dim=-1)  # (rows, queries, dim)
+        factor = 1.0 if self.config.scaling is None else self.config.scaling.attention_factor
+        return (angles.cos() * factor).to(dtype), (angles.sin() * factor).to(dtype)
+
+    def _at(self, length: int | None) -> Float[Tensor, " half"]:
+        if self.config.scaling is None:
+            return frequencies(self.config.theta, self.dim)
+        return self.config.scaling.scale(self.config.theta, self.dim, length)
+
+
+def rotate(
+    x: Float[Tensor, "batch seq heads head_dim"],
+    cos: Float[Tensor, "rows seq dim"],
+    sin: Float[Tensor, "rows seq dim"],
+) -> Float[Tensor, "batch seq heads head_dim"]:
+    """Turns the first `dim` numbers of each head: (a + ib) exp(i angle), a and b being the two halves."""
+    dim = cos.shape[-1]
+    cos, sin = cos[:, :, None], sin[:, :, None]  # (rows, seq, 1, dim)
+    turned, rest = (x, None) if dim == x.shape[-1] else (x[..., :dim], x[..., dim:])
+    real, imaginary = turned.chunk(2, dim=-1)
+    turned = turned * cos + torch.cat([-imaginary, real], dim=-1) * sin
+    return turned if rest is None else torch.cat([turned, rest], dim=-1)
