@@ -1,0 +1,199 @@
+"""Text in, text out: continuations of prompts, whole or as they come.
+
+    generate(model, tokenizer, "Once upon a time", max_new_tokens=50, temperature=0)      -> str
+    generate(model, tokenizer, ["One", "Two"], n=3, seed=1)                               -> [[str, str, str], [...]]
+    for text in stream(model, tokenizer, "Once upon a time", stop="\n\n"): print(text, end="")
+    complete(model, tokenizer, ["One"], Sampling(logprobs=5))                             -> [Completion]
+    generate_ids(model, [[5, 7], [9]], Sampling(temperature=0))                           -> [Completion, Completion]
+
+All of them answer a request the same way whatever stands beside it in the batch, and however it is read.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from penjing.errors import GenerationError
+from penjing.inference.decoding import Decoding, Reason, Token
+from penjing.inference.sampling import Sampling
+from penjing.inference.text import TextStream
+
+if TYPE_CHECKING:
+    from penjing.models.language_model import LanguageModel
+    from penjing.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One continuation of one prompt."""
+
+    ids: tuple[int, ...]
+    """The generated tokens. A stop id is the last; with a stop string, the last is the token that completed it."""
+    reason: Reason
+    """Why it ended: "stop" (a stop id or string) or "length" (max_new_tokens, or the context is full)."""
+    text: str | None = None
+    """The text, cut before a stop string, without special tokens; None when no tokenizer was given."""
+    stopped_by: int | str | None = None
+    """The stop id or string that ended it."""
+    logprobs: tuple[float, ...] | None = None
+    """Each token's log-probability in nats under the model's own distribution, when asked for."""
+    top_logprobs: tuple[tuple[tuple[int, float], ...], ...] | None = None
+    """For each token the most probable ones with theirs, when asked for."""
+    score: float | None = None
+    """Beam search's score; None otherwise."""
+
+
+def generate(
+    model: "LanguageModel",
+    tokenizer: "Tokenizer",
+    prompt: str | Sequence[str],
+    *,
+    n: int = 1,
+    sampling: Sampling | None = None,
+    **options: Any,
+) -> Any:
+    """Continues a prompt, or each of several in one batch.
+
+    Args:
+        model: any language model; its evaluation mode is used.
+        tokenizer: the model's tokenizer.
+        prompt: a text or several. Special tokens written in it are plain text.
+        n: how many continuations of each prompt.
+        sampling: the settings to start from.
+        **options: settings of `Sampling` to replace, such as `max_new_tokens=50, temperature=0, stop=["\n\n"], seed=1`.
+
+    Returns:
+        The continuations only, without the prompts: a text for one prompt; a list for several prompts, or for one with n > 1;
+        a list of lists for several prompts with n > 1.
+
+    Raises:
+        GenerationError: a setting outside its range, an empty prompt, or more tokens than the model's context.
+    """
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    completions = complete(model, tokenizer, prompts, Sampling.of(sampling, **options), n=n)
+    texts = [completion.text or "" for completion in completions]
+    groups = [texts[start : start + n] for start in range(0, len(texts), n)]
+    answers = groups if n > 1 else texts
+    return answers[0] if isinstance(prompt, str) else answers
+
+
+def stream(
+    model: "LanguageModel",
+    tokenizer: "Tokenizer",
+    prompt: str,
+    *,
+    sampling: Sampling | None = None,
+    **options: Any,
+) -> Iterator[str]:
+    """The continuation of a prompt in pieces, as it is generated. Joined they are what `generate` gives.
+
+    A piece holds whole characters, and never a part of a stop string. Arguments and errors as for `generate`; what is wrong
+    with them is said at the call, not at the first piece.
+    """
+    sampling = Sampling.of(sampling, **options)
+    stop_ids = end_ids(tokenizer)
+    decoding = Decoding(model, [encode_prompt(tokenizer, prompt)], sampling, stop_ids=stop_ids)
+    text = TextStream(decoder_of(tokenizer), sampling.stop)
+
+    def pieces() -> Iterator[str]:
+        while tokens := decoding.step():
+            if tokens[0].reason != "stop":
+                yield from filter(None, [text.push(tokens[0].id)])
+            if text.stopped_by is not None:
+                return
+        yield from filter(None, [text.flush()])
+
+    return pieces()
+
+
+def complete(
+    model: "LanguageModel",
+    tokenizer: "Tokenizer",
+    prompts: Sequence[str],
+    sampling: Sampling,
+    *,
+    n: int = 1,
+    on_token: Callable[[Token], None] | None = None,
+) -> list[Completion]:
+    """`n` completions of each prompt with all that is known of them, prompt by prompt. Errors as for `generate`."""
+    ids = [encode_prompt(tokenizer, prompt) for prompt in prompts]
+    return generate_ids(
+        model, ids, sampling, stop_ids=end_ids(tokenizer), tokenizer=tokenizer, n=n, on_token=on_token
+    )
+
+
+def generate_ids(
+    model: "LanguageModel",
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    *,
+    stop_ids: Collection[int] = (),
+    tokenizer: "Tokenizer | None" = None,
+    n: int = 1,
+    on_token: Callable[[Token], None] | None = None,
+) -> list[Completion]:
+    """Continues prompts of token ids in one batch.
+
+    Args:
+        model: any language model.
+        prompts: token ids, at least one each.
+        sampling: the settings.
+        stop_ids: ids that end a continuation.
+        tokenizer: makes the completions' texts; needed when there are stop strings.
+        n: how many continuations of each prompt.
+        on_token: called with each token as it comes.
+
+    Returns:
+        `n` completions for each prompt, prompt by prompt.
+
+    Raises:
+        GenerationError: an empty prompt, an id that the model does not have, more tokens than its context, n below 1.
+    """
+    if n < 1:
+        raise GenerationError(f"n is {n}; ask for at least one continuation")
+    if sampling.stop and tokenizer is None:
+        raise GenerationError("stop strings need a tokenizer to be seen")
+    decoding = Decoding(model, prompts, sampling, stop_ids=stop_ids, samples=n)
+    rows = [_Row(None if tokenizer is None else TextStream(decoder_of(tokenizer), sampling.stop)) for _ in decoding.growing]
+    while tokens := decoding.step():
+        for token in tokens:
+            rows[token.row].add(token)
+            if rows[token.row].reason:
+                decoding.stop(token.row)
+            if on_token:
+                on_token(token)
+    return [row.completion(sampling.logprobs is not None) for row in rows]
+
+
+class _Row:
+    """One continuation in the making."""
+
+    def __init__(self, text: TextStream | None):
+        self.tokens: list[Token] = []
+        self.reason: Reason | None = None
+        self._text = text
+        self._pieces: list[str] = []
+
+    def add(self, token: Token) -> None:
+        self.tokens.append(token)
+        self.reason = token.reason
+        if self._text is None:
+            return
+        if token.reason != "stop":
+            self._pieces.append(self._text.push(token.id))
+        if token.reason and self._text.stopped_by is None:
+            self._pieces.append(self._text.flush())
+        if self._text.stopped_by is not None:
+            self.reason = "stop"
+
+    def completion(self, scored: bool) -> Completion:
+        assert self.reason is not None
+        stopped_by = None if self._text is None else self._text.stopped_by
+        return Completion(
+            ids=tuple(token.id for token in self.tokens),
+            reason=self.reason,
+            text=None if self._text is None else "".join(self._pieces),
+            stopped_by=self.tokens[-1].id if self.tokens[-1].reason == "stop" else stopped_by,
+            logprobs=tuple(token.logprob or 0.0 for token in self.tokens) if scored else None,
+            top_logprobs=tuple(token.top for token in self.tokens) if scored else None,
+        )

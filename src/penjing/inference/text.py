@@ -1,0 +1,124 @@
+"""From token ids to text that may be shown: whole characters only, and never a part of a stop string.
+
+What has been generated may end in the beginning of a stop string:  "...the end\n\nUs"  with the stop string "\n\nUser:".
+Those characters are held back until the next ones show whether the stop string goes on.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from penjing.errors import GenerationError
+
+if TYPE_CHECKING:
+    from penjing.tokenizer import Tokenizer
+
+
+class Decoder(Protocol):
+    """What turns ids into text as they come (`penjing.tokenizer.IncrementalDecoder`)."""
+
+    def push(self, id: int) -> str:
+        """The whole characters that this id completes."""
+
+    def flush(self) -> str:
+        """What is left at the end."""
+
+
+class StopStrings:
+    """Cuts a text that comes in pieces before the first of some strings to be complete.
+
+    "First" is the one that ends first, of those the one that starts first, so the cut does not depend on where the pieces
+    of text begin and end.
+
+    >>> stop = StopStrings(["END"])
+    >>> stop.push("one E"), stop.push("ND two"), stop.found
+    ('one ', '', 'END')
+    """
+
+    def __init__(self, strings: Sequence[str]):
+        self.strings = tuple(strings)
+        self.found: str | None = None
+        """The stop string that ended the text; nothing is let through after it."""
+        self._held = ""
+
+    def push(self, text: str) -> str:
+        """What may be shown now that `text` has come."""
+        if self.found is not None:
+            return ""
+        text = self._held + text
+        hits = [(start + len(stop), start, stop) for stop in self.strings if (start := text.find(stop)) >= 0]
+        if hits:
+            _, start, self.found = min(hits)
+            self._held = ""
+            return text[:start]
+        keep = max((overlap(text, stop) for stop in self.strings), default=0)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+    def flush(self) -> str:
+        """What was held back, once nothing more will come."""
+        held, self._held = self._held, ""
+        return held
+
+
+def overlap(text: str, stop: str) -> int:
+    """How many characters at the end of `text` are the beginning of `stop`, which is not whole in it."""
+    for size in range(min(len(text), len(stop) - 1), 0, -1):
+        if stop.startswith(text[-size:]):
+            return size
+    return 0
+
+
+class TextStream:
+    """The text of one answer as its ids come: decoded by whole characters, stop strings cut off."""
+
+    def __init__(self, decoder: Decoder, stop: Sequence[str] = ()):
+        self._decoder = decoder
+        self._stop = StopStrings(stop)
+
+    @property
+    def stopped_by(self) -> str | None:
+        """The stop string that ended the text, if one has."""
+        return self._stop.found
+
+    def push(self, id: int) -> str:
+        """The text that this id makes certain; often empty."""
+        text = self._decoder.push(id)
+        return self._stop.push(text) if text else ""
+
+    def flush(self) -> str:
+        """The rest, when no more ids will come. A stop string may be found in it too."""
+        return self._stop.push(self._decoder.flush()) + self._stop.flush()
+
+
+def encode_prompt(tokenizer: "Tokenizer", prompt: str) -> list[int]:
+    """The ids of a prompt, after the token that begins a text where the tokenizer's models expect one.
+
+    Raises:
+        GenerationError: there is nothing to continue.
+    """
+    ids = tokenizer.encode(prompt)
+    if tokenizer.bos_id is not None:
+        ids = [tokenizer.bos_id, *ids]
+    if not ids:
+        raise GenerationError(
+            "the prompt is empty, and this tokenizer has no token that begins a text: write at least one character"
+        )
+    return ids
+
+
+def end_ids(tokenizer: "Tokenizer") -> frozenset[int]:
+    """The ids that end a text or an assistant's turn."""
+    return frozenset(id for id in (tokenizer.eos_id, tokenizer.end_of_turn_id) if id is not None)
+
+
+def text_of(tokenizer: "Tokenizer", ids: Iterable[int]) -> str:
+    """The text of generated ids, without special tokens."""
+    stream = decoder_of(tokenizer)
+    return "".join([*map(stream.push, ids), stream.flush()])
+
+
+def decoder_of(tokenizer: "Tokenizer") -> Decoder:
+    """A decoder of what follows a prompt, without special tokens."""
+    from penjing.tokenizer.stream import IncrementalDecoder
+
+    return IncrementalDecoder(tokenizer, skip_special=True)
