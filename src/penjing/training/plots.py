@@ -1,0 +1,133 @@
+"""Pictures of a run: the loss and the learning rate against the step, as PNG files."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from penjing.files import atomic_file
+from penjing.training.metrics import read_metrics
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's palette, which people with any kind of colour vision can tell apart."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line of a plot."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    smooth: bool = False
+    """Draw a running mean, with the values themselves faint behind it."""
+    points: bool = False
+    """Mark each value, for curves of few points."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Curves over one pair of axes, with level lines to compare them to."""
+
+    title: str
+    x_label: str
+    y_label: str
+    curves: Sequence[Curve]
+    levels: Mapping[str, float] = field(default_factory=dict)
+    """Horizontal lines by name, such as the loss of a bigram model."""
+    log_x: bool = False
+
+    def save(self, path: Path) -> None:
+        """Draws the plot into a PNG file.
+
+        Raises:
+            PenjingError: the file cannot be written.
+        """
+        # an Agg canvas made by hand: no window system, and pyplot's global state is left alone
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(8, 4.8), dpi=120, layout="constrained")
+        canvas = FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        for curve, colour in zip(self.curves, _cycle(len(self.curves)), strict=True):
+            _draw(axes, curve, colour)
+        self._level_lines(axes)
+        self._dress(axes)
+        with atomic_file(path) as temporary:
+            canvas.print_figure(temporary, format="png")
+
+    def _level_lines(self, axes: "Axes") -> None:
+        for name, value in self.levels.items():
+            axes.axhline(value, color="#666666", linewidth=1, linestyle="--")
+            axes.annotate(
+                f"{name} {value:.2f}",
+                (1, value),
+                xycoords=("axes fraction", "data"),
+                xytext=(-4, 3),
+                textcoords="offset points",
+                ha="right",
+                fontsize=10,
+                color="#444444",
+            )
+
+    def _dress(self, axes: "Axes") -> None:
+        axes.set_title(self.title, fontsize=14, loc="left")
+        axes.set_xlabel(self.x_label, fontsize=12)
+        axes.set_ylabel(self.y_label, fontsize=12)
+        axes.tick_params(labelsize=11)
+        if self.log_x:
+            axes.set_xscale("log")
+        axes.grid(True, color="#dddddd", linewidth=0.8)
+        axes.set_axisbelow(True)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+        if len(self.curves) > 1:
+            axes.legend(fontsize=11, frameon=False)
+
+
+def plot_run(folder: Path, levels: Mapping[str, float] | None = None) -> list[Path]:
+    """Draws `loss.png` and `learning_rate.png` from a run's metrics.jsonl; nothing when there is no step yet."""
+    lines = read_metrics(folder / "metrics.jsonl")
+    steps = [line for line in lines if "loss" in line]
+    if not steps:
+        return []
+    x = [line["step"] for line in steps]
+    loss = Plot(
+        "Loss", "step", "nats per token", [Curve("training", x, [line["loss"] for line in steps], smooth=True), *_validation(lines)], levels or {}
+    )
+    rate = Plot("Learning rate", "step", "learning rate", [Curve("", x, [line["learning_rate"] for line in steps])])
+    paths = [folder / "loss.png", folder / "learning_rate.png"]
+    loss.save(paths[0])
+    rate.save(paths[1])
+    return paths
+
+
+def running_mean(values: Sequence[float], span: int) -> list[float]:
+    """An exponential running mean with a memory of about `span` values, fair from the first one on."""
+    keep, total, weight, means = 1 - 1 / max(1, span), 0.0, 0.0, []
+    for value in values:
+        total = keep * total + value
+        weight = keep * weight + 1
+        means.append(total / weight)
+    return means
+
+
+def _validation(lines: Sequence[Mapping[str, Any]]) -> list[Curve]:
+    found = [(line["step"], line["validation"]["loss"]) for line in lines if "loss" in line.get("validation", {})]
+    return [Curve("validation", *zip(*found, strict=True), points=True)] if found else []
+
+
+def _draw(axes: "Axes", curve: Curve, colour: str) -> None:
+    y = curve.y
+    if curve.smooth and len(y) > 20:
+        axes.plot(curve.x, y, color=colour, alpha=0.2, linewidth=0.8)
+        y = running_mean(y, len(y) // 50 + 2)
+    axes.plot(curve.x, y, color=colour, linewidth=2, label=curve.label, marker="o" if curve.points else None, markersize=4)
+
+
+def _cycle(count: int) -> list[str]:
+    return [COLOURS[index % len(COLOURS)] for index in range(count)]
