@@ -1,0 +1,66 @@
+"""Reading tokenizers: whatever file or folder others keep them in.
+
+| what                                          | read by            | used by                                      |
+|-----------------------------------------------|--------------------|----------------------------------------------|
+| folder with tokenizer.json, tokenizer.json    | `tokenizer_json`   | nearly every model on the Hugging Face hub   |
+| tokenizer_config.json, chat_template.jinja    | `config`           | the same: roles of tokens, chat template     |
+| `*.tiktoken`, Llama 3's tokenizer.model       | `tiktoken`         | OpenAI's encodings, Qwen, Llama 3            |
+| vocab.bpe + encoder.json, merges.txt + vocab.json | `gpt2`         | GPT-2                                        |
+| SentencePiece `*.model`                       | `sentencepiece`    | Llama 1 and 2, Mistral                       |
+| llama2.c tokenizer.bin                        | `llama2c`          | llama2.c and its TinyStories models          |
+
+A part of a file that changes ids and is not understood is an error that names it.
+"""
+
+from pathlib import Path
+
+from penjing.errors import TokenizerError
+from penjing.tokenizer.formats import config, gpt2, llama2c, sentencepiece, tiktoken, tokenizer_json
+from penjing.tokenizer.formats.parts import Parts
+from penjing.tokenizer.tokenizer import Tokenizer
+
+_ORDER = ("tokenizer.json", "tokenizer.model", "vocab.bpe", "merges.txt", "tokenizer.bin", "*.tiktoken", "*.model")
+"""What a folder is searched for; the first that is there is read."""
+
+
+def load(path: Path, *, pattern: str | None = None) -> Tokenizer:
+    """The tokenizer in a file or folder.
+
+    Args:
+        path: a model's folder or a tokenizer's file; see the table above.
+        pattern: for a tiktoken file that is none of the known ones, how text is split: a name or an expression.
+
+    Raises:
+        TokenizerError: there is no tokenizer, it is damaged, or some part of it is not understood.
+    """
+    file = _find(path) if path.is_dir() else path
+    if not file.is_file():
+        raise TokenizerError(f"there is no tokenizer at {path}")
+    parts = _read(file, pattern)
+    parts = config.apply(parts, file.parent, complete=file.name == "tokenizer.json")
+    try:
+        return parts.tokenizer()
+    except TokenizerError as error:
+        raise TokenizerError(f"{file}: {error}") from None
+
+
+def _find(folder: Path) -> Path:
+    for name in _ORDER:
+        found = sorted(folder.glob(name))
+        if found:
+            return found[0]
+    raise TokenizerError(f"{folder} holds no tokenizer; looked for {', '.join(_ORDER)}")
+
+
+def _read(file: Path, pattern: str | None) -> Parts:
+    if file.name in gpt2.NAMES:
+        return gpt2.read(file)
+    if file.suffix == ".json":
+        return tokenizer_json.read(file)
+    if file.suffix == ".bin":
+        return llama2c.read(file)
+    if file.suffix == ".tiktoken" or tiktoken.recognises(file):
+        return tiktoken.read(file, pattern=pattern)
+    if file.suffix == ".model":
+        return sentencepiece.read(file)
+    raise TokenizerError(f"{file}: not a tokenizer file that is known here (.json, .tiktoken, .model, .bin, vocab.bpe)")

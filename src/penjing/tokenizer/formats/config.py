@@ -1,0 +1,107 @@
+"""tokenizer_config.json and its companions: what tokens are for, and the chat template.
+
+- `bos_token`, `eos_token`, `pad_token`: a token, or an object with its `content`.
+- `add_bos_token`: whether the model expects a bos before every text; it overrules tokenizer.json's post-processor.
+- `chat_template`: a Jinja template, or a list of named ones of which "default" counts; a file chat_template.jinja
+  beside it comes first, as in transformers.
+- `added_tokens_decoder`, and added_tokens.json: tokens beyond the vocabulary, for folders without a tokenizer.json.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from penjing.errors import TokenizerError
+from penjing.files import read_json
+from penjing.tokenizer.formats.parts import Parts, read_bytes
+
+_ROLES = ("bos", "eos", "pad")
+
+
+def apply(parts: Parts, folder: Path, *, complete: bool) -> Parts:
+    """`parts` as the files in `folder` complete them.
+
+    Args:
+        parts: what the tokenizer's own file holds.
+        folder: where tokenizer_config.json may be.
+        complete: whether that file lists all added tokens, as tokenizer.json does.
+
+    Raises:
+        TokenizerError: a file is damaged, or a setting is of the wrong type.
+    """
+    settings = _object(folder / "special_tokens_map.json") | _object(folder / "tokenizer_config.json")
+    if not complete:
+        parts = _with_added(parts, settings, folder)
+    roles = {role: _content(settings[f"{role}_token"]) for role in _ROLES if settings.get(f"{role}_token") is not None}
+    parts = replace(parts, **roles)
+    if isinstance(settings.get("add_bos_token"), bool):
+        parts = replace(parts, adds_bos=settings["add_bos_token"] and parts.bos is not None)
+    return replace(parts, chat_template=_chat_template(settings, folder))
+
+
+def _object(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    settings = read_json(file, TokenizerError)
+    if not isinstance(settings, dict):
+        raise TokenizerError(f"{file}: not a JSON object")
+    return settings
+
+
+def _content(token: Any) -> str:
+    content = token.get("content") if isinstance(token, dict) else token
+    if not isinstance(content, str):
+        raise TokenizerError(f"tokenizer_config.json: {token!r} is not a token")
+    return content
+
+
+def _with_added(parts: Parts, settings: dict[str, Any], folder: Path) -> Parts:
+    special, added, swallows = dict(parts.special_tokens), dict(parts.added_tokens), dict(parts.swallows)
+    for token, number in _object(folder / "added_tokens.json").items():
+        if token not in special:
+            added[token] = int(number)
+    for number, token in (settings.get("added_tokens_decoder") or {}).items():
+        content = _content(token)
+        added.pop(content, None)
+        if token.get("special", False):
+            special[content] = int(number)
+        elif content not in special:
+            added[content] = int(number)
+        sides = swallowed(token, "tokenizer_config.json")
+        if sides is not None:
+            swallows[content] = sides
+    return replace(parts, special_tokens=special, added_tokens=added, swallows=swallows)
+
+
+def swallowed(token: dict[str, Any], where: object) -> str | None:
+    """The sides on which an added token takes the white space with it, for `Tokenizer`'s `swallows`.
+
+    Raises:
+        TokenizerError: the token wants to be a word of its own (`single_word`), which is not supported.
+    """
+    if token.get("single_word"):
+        raise TokenizerError(f"{where}: the added token {token.get('content')!r} has single_word set; not supported")
+    match bool(token.get("lstrip")), bool(token.get("rstrip")):
+        case True, True:
+            return "both"
+        case True, False:
+            return "left"
+        case False, True:
+            return "right"
+    return None
+
+
+def _chat_template(settings: dict[str, Any], folder: Path) -> str | None:
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        try:
+            return read_bytes(file).decode()
+        except UnicodeDecodeError as error:
+            raise TokenizerError(f"{file}: not UTF-8 text (byte {error.start})") from None
+    template = settings.get("chat_template")
+    if isinstance(template, list):
+        named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
+        template = named.get("default")
+    if template is not None and not isinstance(template, str):
+        raise TokenizerError(f"{folder / 'tokenizer_config.json'}: chat_template is not a template")
+    return template
