@@ -335,9 +335,12 @@ class Tokenizer:
             flags = {"lstrip": sides in ("left", "both"), "rstrip": sides in ("right", "both")}
             flags |= {"single_word": False, "normalized": False, "special": special}
             added.append({"id": number, "content": text, **flags})
-        document = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added}
+        document: dict[str, Any] = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added}
         document["post_processor"] = self._bos_processor() if self.adds_bos else None
-        write_json(folder / "tokenizer.json", document | self.model.sections())
+        document |= self.model.sections()
+        vocabulary = document["model"]["vocab"] | self.added_tokens | self.special_tokens
+        document["model"]["vocab"] = dict(sorted(vocabulary.items(), key=lambda item: item[1]))
+        write_json(folder / "tokenizer.json", document)
         config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
         roles = {
             "bos_token": self.bos,
