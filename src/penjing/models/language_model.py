@@ -11,7 +11,7 @@ tied. Which of these compositions have a name elsewhere (GPT-2, LLaMA, ...) is t
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -60,6 +60,10 @@ class LanguageModel(nn.Module):
         zero_outputs: bool = False
         """Whether what blocks add to the residual stream starts as zero; else as std / sqrt(2 * layers)."""
 
+        def resolved(self) -> "LanguageModel.Config":
+            """The same with the numbers that follow from others written out; a model's own config is of this form."""
+            return replace(self, layers=tuple(layer.resolved(self.width) for layer in self.layers))
+
         def build(self) -> "LanguageModel":
             """The model, its weights zero."""
             return LanguageModel(self)
@@ -70,13 +74,17 @@ class LanguageModel(nn.Module):
             raise ConfigError(
                 f"vocab {config.vocab}, width {config.width} and context {config.context} must all be at least 1"
             )
-        self.config = config
+        self.config = config = config.resolved()
         self.embedding = Embedding(config.vocab, config.width)
         self.learned_positions = config.positions.build(config.context, config.width) if config.positions else None
         self.blocks = nn.ModuleList(layer.build(config.width) for layer in config.layers)
         self.norm = config.norm.build(config.width)
         self.head = Head(config.width, config.vocab, bias=config.head_bias, softcap=config.logit_softcap)
-        if config.tied:
+        self.tie()
+
+    def tie(self) -> None:
+        """Makes a tied head's weight the embedding's own parameter (again, after weights were replaced)."""
+        if self.config.tied:
             self.head.weight = self.embedding.weight
 
     def forward(

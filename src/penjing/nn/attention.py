@@ -11,7 +11,7 @@ arXiv:2305.13245; Dehghani et al., "Scaling Vision Transformers to 22 Billion Pa
 Beltagy et al., "Longformer", 2020, arXiv:2004.05150 (window); Gemma Team, "Gemma 2", 2024, arXiv:2408.00118 (soft-cap).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -56,23 +56,29 @@ class Attention(nn.Module):
         dropout: float = 0.0
         """Chance that a weight is dropped in training."""
 
+        def resolved(self, width: int) -> "Attention.Config":
+            """The same with the numbers that follow from others written out."""
+            kv_heads = self.heads if self.kv_heads is None else self.kv_heads
+            if self.heads < 1 or kv_heads < 1 or self.heads % kv_heads:
+                raise ConfigError(f"{self.heads} query heads cannot share {kv_heads} key heads evenly")
+            if self.head_dim is None and width % self.heads:
+                raise ConfigError(f"width {width} is no multiple of {self.heads} heads; give head_dim")
+            if self.window is not None and self.window < 1:
+                raise ConfigError(f"window is {self.window}; a query sees at least itself")
+            head_dim = width // self.heads if self.head_dim is None else self.head_dim
+            scale = head_dim**-0.5 if self.scale is None else self.scale
+            return replace(self, kv_heads=kv_heads, head_dim=head_dim, scale=scale)
+
         def build(self, width: int) -> "Attention":
             """The layer for vectors of `width` numbers."""
             return Attention(self, width)
 
     def __init__(self, config: Config, width: int):
         super().__init__()
-        self.config = config
-        self.heads = config.heads
-        self.kv_heads = config.heads if config.kv_heads is None else config.kv_heads
-        if self.heads < 1 or self.kv_heads < 1 or self.heads % self.kv_heads:
-            raise ConfigError(f"{self.heads} query heads cannot share {self.kv_heads} key heads evenly")
-        if config.head_dim is None and width % self.heads:
-            raise ConfigError(f"width {width} is no multiple of {self.heads} heads; give head_dim")
-        if config.window is not None and config.window < 1:
-            raise ConfigError(f"window is {config.window}; a query sees at least itself")
-        self.head_dim = config.head_dim or width // self.heads
-        self.scale = self.head_dim**-0.5 if config.scale is None else config.scale
+        self.config = config = config.resolved(width)
+        assert config.kv_heads is not None and config.head_dim is not None and config.scale is not None
+        self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
+        self.scale = config.scale
         self.query = Linear(width, self.heads * self.head_dim, bias=config.bias)
         self.key = Linear(width, self.kv_heads * self.head_dim, bias=config.bias)
         self.value = Linear(width, self.kv_heads * self.head_dim, bias=config.bias)

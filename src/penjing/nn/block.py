@@ -8,7 +8,7 @@ Transformer Architecture", 2020, arXiv:2002.04745 (norms before the mixers); Cho
 arXiv:2204.02311, section 2 (parallel).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -45,6 +45,11 @@ class Block(nn.Module):
         """The norm in front of each: `RMSNorm.Config` or `LayerNorm.Config`."""
         dropout: float = 0.0
         """Chance that a number which a mixer or perceptron writes is dropped in training."""
+
+        def resolved(self, width: int) -> "Block.Config":
+            """The same with the mixer's numbers that follow from others written out."""
+            resolve = getattr(self.mixer, "resolved", None)
+            return self if resolve is None else replace(self, mixer=resolve(width))
 
         def build(self, width: int) -> "Block":
             """The block for a residual stream of `width` numbers."""

@@ -1,0 +1,186 @@
+"""What a family is: a table from a Hugging Face config and its weight names to ours, and back.
+
+A family holds no layer code. It says which composition a `config.json` of its `model_type` means, how a composition is
+written as such a config, and under which names and in which layout the weights are stored.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from penjing.errors import CheckpointError
+from penjing.models.language_model import LanguageModel
+from penjing.nn.attention import Attention
+
+MAX_LAYERS = 4096  # a config that asks for more is damaged
+TRAINING_ONLY = {"dropout", "embedding_dropout", "init_std", "zero_outputs"}
+
+T = TypeVar("T")
+MLPConfig = TypeVar("MLPConfig")
+NormConfig = TypeVar("NormConfig")
+REQUIRED: Any = object()
+
+
+class Fields:
+    """A `config.json` read field by field; a missing or ill-typed one is an error that names it."""
+
+    def __init__(self, values: Mapping[str, Any], place: str = "config.json"):
+        self.values = values
+        self.place = place
+
+    def integer(self, name: str, default: Any = REQUIRED) -> int:
+        """A whole number of at least 1."""
+        value = self._get(name, default)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise CheckpointError(f"{self.place}: '{name}' is {value!r}; a positive whole number is needed")
+        return value
+
+    def number(self, name: str, default: Any = REQUIRED) -> float:
+        """A number."""
+        value = self._get(name, default)
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise CheckpointError(f"{self.place}: '{name}' is {value!r}; a number is needed")
+        return float(value)
+
+    def flag(self, name: str, default: bool) -> bool:
+        """True or false."""
+        value = self._get(name, default)
+        if not isinstance(value, bool):
+            raise CheckpointError(f"{self.place}: '{name}' is {value!r}; true or false is needed")
+        return value
+
+    def choice(self, name: str, known: Mapping[str, T], default: str) -> T:
+        """What `known` has under the name that the field gives."""
+        value = self._get(name, default)
+        if value not in known:
+            raise CheckpointError(f"{self.place}: '{name}' is {value!r}; Penjing reads {', '.join(map(repr, known))}")
+        return known[value]
+
+    def refuse(self, name: str, *harmless: Any) -> None:
+        """Stops at a feature that the family's table does not cover."""
+        value = self.values.get(name)
+        if value is not None and value not in harmless:
+            raise CheckpointError(f"{self.place}: '{name}' is {value!r}, which Penjing does not read")
+
+    def layers(self, name: str) -> int:
+        """A number of layers."""
+        value = self.integer(name)
+        if value > MAX_LAYERS:
+            raise CheckpointError(f"{self.place}: '{name}' is {value}; more than {MAX_LAYERS} layers cannot be meant")
+        return value
+
+    def _get(self, name: str, default: Any) -> Any:
+        value = self.values.get(name)
+        if value is not None:
+            return value
+        if default is REQUIRED:
+            raise CheckpointError(f"{self.place} has no '{name}'")
+        return default
+
+
+class Stored:
+    """Which of our weights a stored tensor holds: one, or several stacked by their rows.
+
+    Args:
+        names: ours; `{i}` stands for the layer.
+        transposed: whether the tensor is stored as `(inputs, outputs)`, as GPT-2's are.
+    """
+
+    def __init__(self, *names: str, transposed: bool = False):
+        self.names = names
+        self.transposed = transposed
+
+    def at(self, layer: int) -> "Stored":
+        """The same for one layer."""
+        return Stored(*(name.replace("{i}", str(layer)) for name in self.names), transposed=self.transposed)
+
+    def shape(self, shapes: Mapping[str, torch.Size]) -> tuple[int, ...]:
+        """The stored tensor's shape, given ours."""
+        rows, *rest = shapes[self.names[0]]
+        shape = (sum(shapes[name][0] for name in self.names), *rest) if len(self.names) > 1 else (rows, *rest)
+        return shape[::-1] if self.transposed else shape
+
+    def read(self, tensor: Tensor, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
+        """Our weights, each with memory of its own."""
+        tensor = tensor.t() if self.transposed else tensor
+        if len(self.names) == 1:
+            return {self.names[0]: tensor.contiguous()}
+        parts = tensor.split([shapes[name][0] for name in self.names])
+        clones = (part.clone(memory_format=torch.contiguous_format) for part in parts)
+        return dict(zip(self.names, clones, strict=True))
+
+    def write(self, weights: Mapping[str, Tensor]) -> Tensor:
+        """The tensor to store."""
+        parts = [weights[name].detach() for name in self.names]
+        tensor = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return (tensor.t() if self.transposed else tensor).contiguous()
+
+
+@dataclass(frozen=True)
+class Family:
+    """One `model_type`."""
+
+    model_type: str
+    """The name in `config.json`."""
+    architecture: str
+    """The class that transformers builds."""
+    read: Callable[[Fields], LanguageModel.Config]
+    """The composition that a config means; raises CheckpointError for what the family does not cover."""
+    write: Callable[[LanguageModel.Config], dict[str, Any] | None]
+    """The config of a composition; None when it is plainly of another kind. `expresses` checks the rest."""
+    weights: Mapping[str, Stored | str]
+    """Stored name to ours; `{i}` stands for the layer. Those that a model does not have (a bias, say) are passed over.
+    An empty table stores each weight under our own name."""
+    ignored: tuple[str, ...] = ()
+    """Patterns (regular expressions) of stored tensors that hold no weights."""
+    prefix: str = ""
+    """What some files leave out at the beginning of every stored name."""
+
+    def expresses(self, config: LanguageModel.Config) -> dict[str, Any] | None:
+        """The config to write, if reading it gives the same composition again (dropout and initialisation aside)."""
+        written = self.write(config.resolved())
+        if written is None or essence(self.read(Fields(written)).resolved()) != essence(config.resolved()):
+            return None
+        return {"architectures": [self.architecture], "model_type": self.model_type, **written}
+
+    def table(self, model: LanguageModel) -> dict[str, Stored]:
+        """Stored name to our weights, for all layers of one model."""
+        known = {name for name, _ in model.named_parameters()}  # a tied head is counted once, as the embedding
+        if not self.weights:
+            return {name: Stored(name) for name in known}
+        table: dict[str, Stored] = {}
+        for stored_name, ours in self.weights.items():
+            stored = Stored(ours) if isinstance(ours, str) else ours
+            for layer in range(len(model.blocks)) if "{i}" in stored_name else [0]:
+                at = stored.at(layer)
+                if known.issuperset(at.names):
+                    table[stored_name.replace("{i}", str(layer))] = at
+        return table
+
+
+def essence(value: T) -> T:
+    """A config without what matters in training only, so that two that compute the same are equal."""
+    if isinstance(value, tuple):
+        return tuple(map(essence, value))  # type: ignore[return-value]
+    if not is_dataclass(value) or isinstance(value, type):
+        return value
+    changes = {
+        field.name: field.default if field.name in TRAINING_ONLY else essence(getattr(value, field.name))
+        for field in fields(value)
+    }
+    return replace(value, **changes)
+
+
+def parts_of(
+    config: LanguageModel.Config, mlp: type[MLPConfig], norm: type[NormConfig]
+) -> tuple[Attention.Config, MLPConfig, NormConfig] | None:
+    """The first layer's attention, perceptron and norm, when they are of these kinds."""
+    block = next(iter(config.layers), None)
+    if block is None or not isinstance(block.mixer, Attention.Config):
+        return None
+    if not isinstance(block.mlp, mlp) or not isinstance(block.norm, norm):
+        return None
+    return block.mixer, block.mlp, block.norm

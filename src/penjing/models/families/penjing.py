@@ -1,0 +1,123 @@
+"""Penjing's own family: any composition, written as it is.
+
+A config that no Hugging Face family expresses is saved as nested objects, each with the name of its class and the
+fields that differ from their defaults. Runs of equal blocks are written once:
+
+    {"model_type": "penjing", "model": {"type": "LanguageModel", "vocab": 512, ...,
+        "layers": [{"repeat": 6, "of": {"type": "ParallelBlock", "mixer": {"type": "Attention", "heads": 4, ...},
+        ...}}]}}
+
+A new layer joins by one line in `CLASSES`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import MISSING, Field, fields, is_dataclass
+from itertools import groupby
+from typing import Any
+
+from penjing.errors import CheckpointError, nearest
+from penjing.models.families.family import MAX_LAYERS, Family, Fields
+from penjing.models.language_model import LanguageModel
+from penjing.nn.attention import Attention
+from penjing.nn.block import Block, ParallelBlock
+from penjing.nn.mlp import MLP
+from penjing.nn.norms import LayerNorm, RMSNorm
+from penjing.nn.positions import LearnedPositions
+from penjing.nn.rope import DynamicScaling, LinearScaling, Llama3Scaling, Rope, YarnScaling
+from penjing.nn.swiglu import SwiGLU
+
+CLASSES: dict[str, Any] = {
+    "LanguageModel": LanguageModel.Config,
+    "Block": Block.Config,
+    "ParallelBlock": ParallelBlock.Config,
+    "Attention": Attention.Config,
+    "MLP": MLP.Config,
+    "SwiGLU": SwiGLU.Config,
+    "RMSNorm": RMSNorm.Config,
+    "LayerNorm": LayerNorm.Config,
+    "LearnedPositions": LearnedPositions.Config,
+    "Rope": Rope.Config,
+    "LinearScaling": LinearScaling,
+    "DynamicScaling": DynamicScaling,
+    "YarnScaling": YarnScaling,
+    "Llama3Scaling": Llama3Scaling,
+}
+NAMES = {config: name for name, config in CLASSES.items()}
+
+
+def encode(value: Any) -> Any:
+    """A config as plain JSON values."""
+    if isinstance(value, tuple):
+        runs = [(item, len(list(group))) for item, group in groupby(value)]
+        return [encode(item) if count == 1 else {"repeat": count, "of": encode(item)} for item, count in runs]
+    if not is_dataclass(value):
+        return value
+    changed = {f.name: getattr(value, f.name) for f in fields(value) if getattr(value, f.name) != f.default}
+    return {"type": NAMES[type(value)], **{name: encode(item) for name, item in changed.items()}}
+
+
+def decode(value: Any, place: str) -> Any:
+    """The config that JSON values describe.
+
+    Raises:
+        CheckpointError: an unknown class or field, or a value of the wrong kind; it says where.
+    """
+    if isinstance(value, list):
+        return tuple(item for index, entry in enumerate(value) for item in _repeated(entry, f"{place}[{index}]"))
+    if not isinstance(value, dict):
+        return value
+    name = value.get("type")
+    if name not in CLASSES:
+        raise CheckpointError(f"{place}: there is no layer type {name!r}" + nearest(str(name), CLASSES))
+    known = {field.name: field for field in fields(CLASSES[name])}
+    given = {key: decode(item, f"{place}.{key}") for key, item in value.items() if key != "type"}
+    for key, item in given.items():
+        if key not in known:
+            raise CheckpointError(f"{place}: {name} has no field '{key}'" + nearest(key, known))
+        _check(item, known[key], f"{place}.{key}")
+    missing = [key for key, f in known.items() if f.default is MISSING and key not in given]
+    if missing:
+        raise CheckpointError(f"{place}: {name} needs {', '.join(map(repr, missing))}")
+    return CLASSES[name](**given)
+
+
+def _repeated(entry: Any, place: str) -> Iterator[Any]:
+    count, of = 1, entry
+    if isinstance(entry, dict) and "repeat" in entry:
+        count, of = entry["repeat"], entry.get("of")
+        if not isinstance(count, int) or not 1 <= count <= MAX_LAYERS:
+            raise CheckpointError(f"{place}: 'repeat' is {count!r}; a number from 1 to {MAX_LAYERS} is needed")
+    item = decode(of, place)
+    return (item for _ in range(count))
+
+
+def _check(value: Any, field: "Field[Any]", place: str) -> None:
+    """Plain values have the kind that the field's annotation names; anything else must be a config."""
+    kinds: dict[type, set[Any]] = {
+        bool: {bool, "bool"},
+        int: {int, float, int | None, float | None},
+        float: {float, float | None},
+        str: {str},
+        type(None): {int | None, float | None},
+    }
+    plain = {kind for allowed in kinds.values() for kind in allowed}
+    kind = field.type
+    fits = kind in kinds.get(type(value), set()) if kind in plain else not isinstance(value, bool | int | float | str)
+    if not fits:
+        raise CheckpointError(f"{place} is {value!r}, which does not fit")
+
+
+def read(config: Fields) -> LanguageModel.Config:
+    """The composition of a config that Penjing wrote."""
+    model = decode(config.values.get("model"), f"{config.place}, model")
+    if not isinstance(model, LanguageModel.Config) or not all(isinstance(b, Block.Config) for b in model.layers):
+        raise CheckpointError(f"{config.place}: 'model' does not describe a language model")
+    return model
+
+
+def write(config: LanguageModel.Config) -> dict[str, Any]:
+    """Any composition."""
+    return {"model": encode(config)}
+
+
+PENJING = Family(model_type="penjing", architecture="PenjingForCausalLM", read=read, write=write, weights={})

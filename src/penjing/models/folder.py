@@ -1,0 +1,180 @@
+"""Models on disk: Hugging Face folders in and out.
+
+    config.json              what the model is            generation_config.json   how it likes to be sampled
+    model.safetensors        its weights                  tokenizer.json, ...      its tokenizer
+
+Reading is strict: a missing, unexpected or misshapen weight is an error that names it, and no pickle is ever opened.
+Writing is atomic: a killed run or a full disk leaves what was there before.
+"""
+
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from penjing.errors import CheckpointError, ConfigError
+from penjing.files import atomic_folder, read_json, write_json
+from penjing.models.families import family_named, family_of
+from penjing.models.families.family import Family, Fields
+from penjing.models.language_model import LanguageModel
+from penjing.models.weights import WEIGHTS, fill, read_weights
+
+if TYPE_CHECKING:
+    from penjing.tokenizer import Tokenizer
+
+CONFIG, GENERATION = "config.json", "generation_config.json"
+OUR_FILES = re.compile(r"((generation_|tokenizer_)?config|tokenizer|special_tokens_map)\.json|.*\.safetensors(\..*)?")
+
+
+def load(
+    path: str | Path,
+    *,
+    tokenizer: str | Path | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+) -> tuple[LanguageModel, "Tokenizer"]:
+    """The model and the tokenizer of a folder (or of a llama2.c `.bin` file).
+
+    Args:
+        path: where the model is.
+        tokenizer: where its tokenizer is, when that is elsewhere.
+        device: where the weights go.
+        dtype: what they become; None keeps that of the file.
+
+    Raises:
+        CheckpointError: the folder is missing, damaged, or not a model that Penjing reads.
+        TokenizerError: there is no readable tokenizer.
+    """
+    from penjing.models import llama2c
+    from penjing.tokenizer import Tokenizer
+
+    model = load_model(path, device=device, dtype=dtype)
+    place = Path(path)
+    if tokenizer is None and place.is_file():
+        tokenizer = llama2c.tokenizer_beside(place, model.config.vocab)
+    found = Tokenizer.load(place if tokenizer is None else tokenizer)
+    if found.vocab_size > model.config.vocab:
+        raise CheckpointError(
+            f"{place}: the tokenizer has {found.vocab_size} tokens, but the model only {model.config.vocab}; "
+            "they do not belong together"
+        )
+    return model, found
+
+
+def load_model(
+    path: str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+) -> LanguageModel:
+    """The model alone, ready for inference (`model.train()` switches dropout on). Arguments and errors as of `load`."""
+    from penjing.models import llama2c
+
+    place = Path(path)
+    if place.is_file():
+        return llama2c.load_model(place, device=device, dtype=dtype)
+    family, config = read_config(place)
+    with torch.device("meta"):
+        model = config.build()
+    fill(model, read_weights(place, family, model, torch.device(device), dtype))
+    return model.eval()
+
+
+def read_config(folder: str | Path) -> tuple[Family, LanguageModel.Config]:
+    """What the model in a folder is, without its weights."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CheckpointError(f"there is no model at {folder}")
+    if not (folder / CONFIG).is_file():
+        raise CheckpointError(f"{folder} is no model folder: it has no {CONFIG}")
+    values = read_json(folder / CONFIG, CheckpointError)
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{folder / CONFIG}: an object is needed")
+    if values.get("quantization_config"):
+        raise CheckpointError(f"{folder}: its weights are quantized ('quantization_config'); Penjing reads floats only")
+    family = family_named(values.get("model_type"), str(folder / CONFIG))
+    try:
+        return family, family.read(Fields(values, str(folder / CONFIG))).resolved()
+    except ConfigError as error:
+        raise CheckpointError(f"{folder / CONFIG}: {error}") from None
+
+
+def read_generation(folder: str | Path) -> dict[str, Any]:
+    """The folder's `generation_config.json`; empty when it has none."""
+    path = Path(folder) / GENERATION
+    values = read_json(path, CheckpointError) if path.is_file() else {}
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path}: an object is needed")
+    return values
+
+
+def save(
+    folder: str | Path,
+    model: LanguageModel,
+    tokenizer: "Tokenizer | None" = None,
+    *,
+    generation: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes a Hugging Face folder, whole or not at all. An older model there is replaced, its other files are kept.
+
+    Args:
+        folder: where to; made when missing.
+        model: its weights are written in their own dtype.
+        tokenizer: written too, and its special tokens named in the config.
+        generation: sampling preferences for `generation_config.json`.
+
+    Raises:
+        CheckpointError: the folder holds files but no model, or cannot be written.
+    """
+    folder = Path(folder)
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG).is_file():
+        raise CheckpointError(f"{folder} holds files but no model; save to a new or empty folder")
+    with atomic_folder(folder) as temporary:
+        _keep_other_files(folder, temporary)
+        write_into(temporary, model, tokenizer, generation=generation)
+
+
+def write_into(
+    folder: Path,
+    model: LanguageModel,
+    tokenizer: "Tokenizer | None" = None,
+    *,
+    generation: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes the files of a model into a folder that the caller makes appear at once (a trainer's checkpoint, say)."""
+    family = family_of(model.config)
+    fields = family.expresses(model.config)
+    assert fields is not None
+    special = _special_ids(tokenizer)
+    dtype = str(model.embedding.weight.dtype).removeprefix("torch.")
+    write_json(folder / CONFIG, {**fields, **special, "torch_dtype": dtype, "dtype": dtype, "use_cache": True})
+    ends = {"eos_token_id": _end_ids(tokenizer)} if tokenizer is not None else {}
+    write_json(folder / GENERATION, {**special, **ends, **(generation or {})})
+    weights = dict(model.named_parameters())
+    tensors = {name: stored.write(weights).cpu() for name, stored in family.table(model).items()}
+    try:
+        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise CheckpointError(f"{folder / WEIGHTS} could not be written: {error}") from None
+    if tokenizer is not None:
+        tokenizer.save(folder)
+
+
+def _special_ids(tokenizer: "Tokenizer | None") -> dict[str, int | None]:
+    """Explicit nulls: left out, transformers would put a family's own defaults in their place."""
+    return {f"{name}_token_id": getattr(tokenizer, f"{name}_id", None) for name in ("bos", "eos", "pad")}
+
+
+def _end_ids(tokenizer: "Tokenizer") -> list[int] | int | None:
+    """What ends generation: the document's end and, for a chat model, the assistant's turn's end."""
+    ids = [id for id in (tokenizer.eos_id, tokenizer.end_of_turn_id) if id is not None]
+    distinct = list(dict.fromkeys(ids))
+    return distinct if len(distinct) > 1 else next(iter(distinct), None)
+
+
+def _keep_other_files(old: Path, new: Path) -> None:
+    for item in old.iterdir() if old.is_dir() else ():
+        if not OUR_FILES.fullmatch(item.name):
+            (shutil.copytree if item.is_dir() else shutil.copy2)(item, new / item.name)
