@@ -1,0 +1,50 @@
+"""Documents: the same knowledge and abilities as running text, for pretraining.
+
+A document is one of: a quiz told through (a text, then questions each with its answer, in one of several layouts); what is
+true of a thing or a kind of thing; a longer story of many verbs; sentences in both languages side by side; rows of numbers,
+days and sums.
+"""
+
+from penjing.data.world.conversation import new_scene
+from penjing.data.world.quiz import Quiz
+from penjing.data.world.scene import Scene
+from penjing.data.world.skills import modules
+
+_MARKS = {"en": (("Question: ", "Answer: "), ("Q: ", "A: ")), "zh": (("问题：", "回答："), ("问：", "答："))}
+
+
+def document(seed: int, *, split: str = "train", language: str | None = None) -> str:
+    """One document of pretraining text; the same for the same arguments everywhere.
+
+    Args:
+        seed: any integer from 0 on.
+        split: train, or heldout for text with held-out names and combinations.
+        language: en or zh; by default either, by the seed.
+
+    Raises:
+        DataError: the split or the language is unknown, or the seed is negative.
+    """
+    scene = new_scene(seed, split, language, kind=0)
+    return _questions(scene)
+
+
+def _questions(scene: Scene) -> str:
+    skill = scene.dice.pick(tuple(modules().values()))
+    return told_through(scene, skill.quiz(scene, scene.dice.between(2, 4)))
+
+
+def told_through(scene: Scene, quiz: Quiz) -> str:
+    """A quiz as running text: plain, with marks for question and answer, or as talk."""
+    dice = scene.dice
+    x = dice.random()
+    ask, reply = dice.pick(_MARKS[scene.language]) if x < 0.4 else ("", "")
+    lines = [quiz.told] if quiz.told else []
+    if quiz.reply:
+        lines.append(quiz.reply)
+    for q in quiz.questions:
+        said = [m["content"] for m in q.before]
+        if x < 0.4:
+            lines += [ask + q.text, *said, reply + q.answer]
+        else:
+            lines.append(scene.g.SPACE.join([q.text, *said, q.answer]))
+    return ("\n" if x < 0.75 else scene.g.SPACE).join(lines)

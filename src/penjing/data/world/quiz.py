@@ -1,0 +1,39 @@
+"""A quiz: something told, and questions about it with their exact answers.
+
+Each skill makes quizzes; from the same quiz comes a dialogue (told by the user, answered by the assistant) or a piece of
+running text, so what is read in pretraining is what is asked later.
+"""
+
+from dataclasses import dataclass, field
+
+from penjing.data.world.items import Message
+
+
+@dataclass(slots=True)
+class Question:
+    """A question, its right answers (the canonical one first) and the candidates that a guesser would draw from."""
+
+    text: str
+    accepts: tuple[str, ...]
+    options: tuple[str, ...] = ()
+    difficulty: int = 1
+    rule: dict[str, str] = field(default_factory=dict)
+    before: tuple[Message, ...] = ()
+    """Turns between this question and its answer: a tool call and its result."""
+
+    @property
+    def answer(self) -> str:
+        """The canonical answer."""
+        return self.accepts[0]
+
+
+@dataclass(slots=True)
+class Quiz:
+    """What is told first (may be empty) and the questions in order."""
+
+    told: str
+    questions: list[Question]
+    together: bool = True
+    """Whether the told text and the first question are one message (else the told text gets a reply of its own)."""
+    reply: str = ""
+    """The reply to what is told, where it stands alone."""

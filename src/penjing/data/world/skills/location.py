@@ -1,0 +1,39 @@
+"""Where is someone now? People move from place to place, and the last move counts."""
+
+from penjing.data.world.items import Skill
+from penjing.data.world.quiz import Question, Quiz
+from penjing.data.world.scene import Scene
+from penjing.data.world.simulate import State, moving
+from penjing.data.world.syntax import BE_AT, Clause
+from penjing.data.world.telling import answers, ask, narrate
+
+SKILL = Skill("location", True, "Where someone is after several people have moved about.", 0.40)
+
+
+def quiz(scene: Scene, questions: int) -> Quiz:
+    """A story of moves and questions about where everyone ended."""
+    steps = scene.length(2, 5, 7)
+    people = scene.dice.between(2, 3) if steps > 2 else 2
+    state = moving(scene, people, 3 if steps < 4 else 4, steps)
+    order = scene.dice.sample(state.people, people)
+    asked = [_question(scene, state, order[i % people], steps) for i in range(min(questions, people))]
+    return Quiz(narrate(scene, state.clauses), asked)
+
+
+def _question(scene: Scene, state: State, person, steps: int) -> Question:  # type: ignore[no-untyped-def]
+    dice, place = scene.dice, state.at[person]
+    truth = Clause(person, BE_AT, place=place, tense="present")
+    seen = list(dict.fromkeys(c.place for c in state.clauses if c.place is not None))
+    x = dice.random()
+    if x < 0.7 or len(seen) < 2:
+        options = tuple(scene.g.where(p) for p in seen)
+        return Question(ask(scene, truth, "p"), answers(scene, truth, "p"), options, steps)
+    if x < 0.85 and list(state.at.values()).count(place) == 1:
+        options = tuple(scene.word(p) for p in state.people)
+        return Question(ask(scene, truth, "s"), answers(scene, truth, "s"), options, steps)
+    yes = dice.chance(0.5)
+    other = place if yes else dice.pick([p for p in seen if p is not place])
+    claim = Clause(person, BE_AT, place=other, tense="present")
+    result = Clause(person, BE_AT, place=other, tense="present", negated=not yes)
+    options = ("是的", "不") if scene.zh else ("Yes", "No")
+    return Question(ask(scene, claim, "y"), answers(scene, result, "y"), options, steps)
