@@ -118,8 +118,8 @@ class Place:
 class Verb:
     """A verb with its English forms and its frame.
 
-    English: `subject verb link_en object`; Chinese: `subject before_zh object verb` when `before_zh` is there (和他聊天),
-    else `subject verb link_zh object`.
+    English: `subject verb link_en object`. Chinese: `subject before_zh object verb` when `before_zh` is there
+    (和他聊天), else `subject verb link_zh object`.
     """
 
     en: str
@@ -133,9 +133,9 @@ class Verb:
     aspect: str
     """action (takes 了 and 正在) or state (takes neither)"""
     subjects: tuple[str, ...]
-    """person, or keys of categories"""
+    """person, thing, event, weather, keys of categories, or `en` of single things"""
     objects: tuple[str, ...] = ()
-    """person, place, thing, clause, or keys of categories, or `en` of single things"""
+    """person, place, thing, clause, event, keys of categories, or `en` of single people, things, places or words"""
     link_en: str = ""
     """the preposition before the object: look `at`"""
     link_zh: str = ""
@@ -215,8 +215,18 @@ class Antonym:
     """Two words of one class that are each other's opposite."""
 
     kind: str
-    """adjective, verb, adverb, thing, person, place or word"""
+    """adjective, verb, adverb, thing, person, place, or the kind of a Word"""
     en: str
     en_opposite: str
     zh: str
     zh_opposite: str
+
+
+@dataclass(frozen=True, slots=True)
+class OppositePair:
+    """A row of the antonyms' file: two English words of one class (adjectives name their opposites themselves)."""
+
+    kind: str
+    """person, thing, place, verb, adverb, or the kind of a Word"""
+    en: str
+    opposite: str

@@ -1,10 +1,11 @@
 """The bilingual lexicon as one object: every table read once, checked as a whole, and indexed for look-up."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import TypeAlias, TypeVar
 
+from penjing.data.world.lexicon.checking import check
 from penjing.data.world.lexicon.entries import (
     Adjective,
     Adverb,
@@ -12,6 +13,7 @@ from penjing.data.world.lexicon.entries import (
     Category,
     Country,
     Name,
+    OppositePair,
     Person,
     Place,
     Thing,
@@ -120,9 +122,49 @@ def lexicon() -> Lexicon:
         "words": read_table("words.tsv", Word),
         "countries": read_table("countries.tsv", Country),
     }
-    return Lexicon(**tables, antonyms=())
+    whole = Lexicon(**tables, antonyms=())  # type: ignore[arg-type]
+    check(whole)
+    return replace(whole, antonyms=_antonyms(whole, read_table("antonyms.tsv", OppositePair)))
+
+
+def _antonyms(whole: Lexicon, pairs: Iterable[OppositePair]) -> tuple[Antonym, ...]:
+    """The adjectives' opposites, each pair once, then the pairs of the other classes."""
+    found = [
+        Antonym("adjective", word.en, word.opposite, word.zh, whole.adjective(word.opposite).zh)
+        for word in whole.adjectives
+        if word.opposite and word.en < word.opposite
+    ]
+    classes: dict[str, Iterable[Entry]] = {
+        "person": whole.people,
+        "thing": whole.things,
+        "place": whole.places,
+        "verb": whole.verbs,
+        "adverb": whole.adverbs,
+    }
+    for pair in pairs:
+        entries = tuple(classes.get(pair.kind) or whole.of_kind(pair.kind))
+        one, other = _entry(entries, pair.en), _entry(entries, pair.opposite)
+        found.append(Antonym(pair.kind, one.en, other.en, one.zh, other.zh))
+    return tuple(found)
 
 
 def counts(language: str) -> dict[str, int]:
-    """How many distinct words each class has in one language, and `all`: distinct words over all classes."""
-    raise NotImplementedError
+    """How many distinct words each class has in one language (en or zh), base forms only.
+
+    `names` are the people's names, `capitals` the capitals, `measures` the Chinese measure words; small classes go by
+    their kind. `all` counts each distinct word once, whatever its classes; `all but names` leaves names out.
+    """
+    if language not in ("en", "zh"):
+        raise DataError(f"no words in language {language!r}; known: en, zh")
+    whole = lexicon()
+    classes = {field.name: set[str]() for field in fields(whole) if field.name not in ("words", "antonyms")}
+    for name, words in classes.items():
+        words.update(getattr(entry, language) for entry in getattr(whole, name))
+    classes["capitals"] = {country.capital if language == "en" else country.capital_zh for country in whole.countries}
+    for word in whole.words:
+        classes.setdefault(word.kind, set()).add(word.en if language == "en" else word.zh)
+    if language == "zh":
+        classes["measures"] = {noun.measure for group in (whole.things, whole.people, whole.places) for noun in group}
+    everyday = set[str]().union(*(words for name, words in classes.items() if name != "names"))
+    report = {name: len(words) for name, words in classes.items()}
+    return report | {"all but names": len(everyday), "all": len(everyday | classes["names"])}
