@@ -1,0 +1,144 @@
+"""Instruction tuning's batches: conversations whose loss covers exactly the assistant's tokens and its end-of-turn.
+
+    conversations = instructions.read("alpaca.jsonl")
+    loader = InstructionLoader.Config(batch=16, context=512).build(conversations, tokenizer)
+    print(loader.rendering)      # how many are used, were cut, were left out
+
+A chat template turns a conversation into ids and a mask of the assistant's tokens; rows are packed as documents are,
+and a position counts in the loss when the token that it predicts is the assistant's. A conversation longer than a row
+is cut after the last answer that still fits. If none does, it is left out, and so is one without an answer: a row in
+which nothing counts teaches nothing, and the mean of its loss is 0 / 0.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penjing.data.conversations import Conversation, read
+from penjing.data.loader import Loader, LoaderConfig
+from penjing.errors import ConfigError, DataError
+
+__all__ = ["Conversation", "InstructionLoader", "RenderedConversations", "Rendering", "read"]
+
+if TYPE_CHECKING:
+    from penjing.tokenizer.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """What became of the conversations."""
+
+    conversations: int
+    """How many are used, those cut short included."""
+    cut: int
+    """How many of them lost turns at the end."""
+    too_long: int
+    """How many were left out because no answer ends within a row."""
+    unanswered: int
+    """How many were left out because the assistant says nothing in them."""
+    tokens: int
+    counted: int
+    """How many tokens count in the loss."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.conversations:,} conversations ({self.cut:,} cut to the context), {self.tokens:,} tokens "
+            f"({self.counted:,} of the assistant's); left out: {self.too_long:,} too long, "
+            f"{self.unanswered:,} without an answer"
+        )
+
+
+class RenderedConversations:
+    """Conversations as tokens in memory, in the form that `packing` reads.
+
+    Args:
+        conversations: what is said.
+        tokenizer: has the chat template.
+        context: input tokens of a row.
+
+    Raises:
+        ConfigError: the tokenizer has no chat template.
+        DataError: no conversation can be used.
+    """
+
+    def __init__(self, conversations: Iterable[Conversation], tokenizer: "Tokenizer", context: int):
+        if tokenizer.chat is None:
+            raise ConfigError("the tokenizer has no chat template; instruction tuning needs one")
+        ids: list[NDArray[Any]] = []
+        masks: list[NDArray[np.bool_]] = []
+        self._origins: list[str] = []
+        cut = too_long = unanswered = 0
+        dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
+        for conversation in conversations:
+            if not any(m["role"] == "assistant" and m["content"].strip() for m in conversation.messages):
+                unanswered += 1
+                continue
+            rendered = tokenizer.chat.render(list(conversation.messages), tools=list(conversation.tools) or None)
+            mask = np.array(rendered.mask, dtype=np.bool_)
+            length = _fitting(mask, context + 1)
+            if not length:
+                too_long += 1
+                continue
+            if not mask[1:length].any():
+                unanswered += 1
+                continue
+            cut += length < len(mask)
+            ids.append(np.array(rendered.ids[:length], dtype=dtype))
+            masks.append(mask[:length])
+            self._origins.append(conversation.origin)
+        if not ids:
+            raise DataError(
+                f"no conversation can be used: {too_long} are longer than the context of {context}, "
+                f"{unanswered} have no answer"
+            )
+        self._ids = np.concatenate(ids)
+        self.counts: NDArray[np.bool_] | None = np.concatenate(masks)
+        self.ends: NDArray[np.int64] = np.cumsum([len(part) for part in ids], dtype=np.int64)
+        self.documents, self.tokens = len(ids), len(self._ids)
+        self.eos: int | None = None
+        digest = sha256(self._ids.astype("<u4").tobytes() + self.counts.tobytes() + self.ends.astype("<i8").tobytes())
+        self.fingerprint = digest.hexdigest()[:32]
+        counted = int(self.counts.sum())
+        self.rendering = Rendering(len(ids), cut, too_long, unanswered, self.tokens, counted)
+
+    def read(self, start: int, stop: int) -> NDArray[np.integer[Any]]:
+        """Tokens start .. stop - 1 of all conversations in a row."""
+        return self._ids[start:stop]
+
+    def place(self, token: int) -> str:
+        """Which conversation a token is of."""
+        return self._origins[int(np.searchsorted(self.ends, token, side="right"))]
+
+
+class InstructionLoader(Loader):
+    """Batches of conversations.
+
+    Attributes:
+        rendering: how many conversations are used, were cut and were left out.
+    """
+
+    @dataclass(frozen=True)
+    class Config(LoaderConfig):
+        """The rows' shape and order; `packing` is "best_fit" or "padded"."""
+
+        def build(self, conversations: Iterable[Conversation], tokenizer: "Tokenizer") -> "InstructionLoader":
+            """The loader over conversations, which are rendered once, into memory."""
+            return InstructionLoader(self, RenderedConversations(conversations, tokenizer, self.context))
+
+    def __init__(self, config: LoaderConfig, conversations: RenderedConversations):
+        if config.packing in ("stream", "random"):
+            raise ConfigError(f"{config.packing} packing cuts conversations anywhere; use best_fit or padded")
+        super().__init__(config, [conversations])
+        self.rendering = conversations.rendering
+
+
+def _fitting(mask: NDArray[np.bool_], limit: int) -> int:
+    """How many tokens to keep: all, or up to the end of the last answer within `limit`; 0 if no answer ends there."""
+    if len(mask) <= limit:
+        return len(mask)
+    ends = np.flatnonzero(mask[:limit] & ~mask[1 : limit + 1]) + 1
+    return int(ends[-1]) if ends.size else 0

@@ -1,0 +1,235 @@
+"""Loaders: batches without end, in an order that a seed decides and a checkpoint can resume.
+
+    loader = PackedLoader.Config(batch=16, context=256, seed=1).build(Shards.open(folder))
+    batch = next(loader)
+    saved = loader.state_dict()             # a few numbers, JSON-able
+    other.load_state_dict(saved)            # goes on with the very next batch, bit for bit
+
+A loader takes rows from one or more `packing.Rows` and fills them into tensors. With several shards, each row comes
+from the one that is furthest behind its share. Rows are counted over all ranks: of each `batch * world_size` rows, rank
+r takes its own `batch`, so ranks never see the same row, and a run may resume with another number of them.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+
+from penjing.data.batch import TokenBatch
+from penjing.data.packing import Row, Tokens, rows_of
+from penjing.data.shards import Shards
+from penjing.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class LoaderConfig:
+    """What every loader must know."""
+
+    batch: int
+    """Rows of a batch, on each rank."""
+    context: int
+    """Input tokens of a row."""
+    seed: int = 0
+    """Decides the order."""
+    packing: str = "best_fit"
+    """How documents become rows: "best_fit", "stream", "random" or "padded"; see `penjing.data.packing`."""
+    rank: int = 0
+    """Which of the processes of a distributed run this is."""
+    world_size: int = 1
+    """How many processes there are."""
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "context", "world_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; a loader needs at least 1")
+        if not 0 <= self.rank < self.world_size:
+            raise ConfigError(
+                f"rank is {self.rank}; with a world_size of {self.world_size} it is 0 to {self.world_size - 1}"
+            )
+
+
+class Loader(Iterator[TokenBatch]):
+    """Batches without end; what `PackedLoader` and `InstructionLoader` have in common.
+
+    Args:
+        config: the rows' shape and order.
+        sources: where rows come from, one or more.
+        weights: each source's share of the rows; empty: by size, so that all begin anew at the same time.
+    """
+
+    def __init__(self, config: LoaderConfig, sources: Sequence[Tokens], weights: Sequence[float] = ()):
+        if not sources:
+            raise DataError("a loader needs at least one set of shards")
+        if weights and (len(weights) != len(sources) or min(weights) <= 0):
+            raise ConfigError(f"weights are {tuple(weights)}; each of the {len(sources)} sources needs one above 0")
+        self._config = config
+        self._sources = [rows_of(config.packing, source, config.context, config.seed) for source in sources]
+        shares = np.array(weights or [source.tokens for source in sources], dtype=np.float64)
+        self._shares = (shares / shares.sum()).tolist()
+        self._taken = [0] * len(sources)
+        self._slots = self._filled = 0
+
+    def __next__(self) -> TokenBatch:
+        config = self._config
+        first = sum(self._taken) + config.rank * config.batch
+        rows = self._take(config.batch * config.world_size)[config.rank * config.batch :][: config.batch]
+        batch = assemble(rows, config.context)
+        self._slots += batch.tokens.numel()
+        self._filled += sum(stop - start for _, row in rows for start, stop in row)
+        source, row = rows[0]
+        origin = f"rows {first} to {first + config.batch - 1}, the first from {source.place(row[0][0])}"
+        return TokenBatch(batch.tokens, batch.targets, batch.mask, batch.positions, batch.documents, origin)
+
+    @property
+    def epoch(self) -> float:
+        """How often the data has been gone through, 1.5 in the middle of the second time; of several, the furthest."""
+        return max(source.epoch for source in self._sources)
+
+    @property
+    def efficiency(self) -> float:
+        """The share of the places of all batches so far that held a token and not padding."""
+        return self._filled / max(self._slots, 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the loader stands, between two batches; JSON-able. The same on every rank."""
+        return {
+            "made_for": self._made_for(),
+            "sources": [{**source.state(), "taken": n} for source, n in zip(self._sources, self._taken, strict=True)],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes to where `state` was taken.
+
+        Raises:
+            DataError: it is of other data, or of an order of other rows.
+        """
+        try:
+            before = dict(state["made_for"])
+            positions = [{name: int(value) for name, value in source.items()} for source in state["sources"]]
+            taken = [position.pop("taken") for position in positions]
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise DataError("this is no saved position of a loader") from None
+        for name, now in self._made_for().items():
+            if before.get(name) != now:
+                what = "the data has changed" if name == "data" else f"{name} was {before.get(name)}, now it is {now}"
+                raise DataError(f"the saved position in the data does not fit: {what}")
+        for source, position in zip(self._sources, positions, strict=True):
+            source.load(position)
+        self._taken = taken
+
+    def _made_for(self) -> dict[str, Any]:
+        """What an order of rows depends on."""
+        config = self._config
+        return {
+            "packing": config.packing,
+            "context": config.context,
+            "seed": config.seed,
+            "shares": self._shares,
+            "data": [source.data.fingerprint for source in self._sources],
+        }
+
+    def _take(self, count: int) -> list[tuple[Tokens, Row]]:
+        if len(self._sources) == 1:
+            self._taken[0] += count
+            return [(self._sources[0].data, row) for row in self._sources[0].take(count)]
+        rows = []
+        for number in range(sum(self._taken) + 1, sum(self._taken) + count + 1):
+            behind = [share * number - taken for share, taken in zip(self._shares, self._taken, strict=True)]
+            chosen = behind.index(max(behind))
+            self._taken[chosen] += 1
+            rows.append((self._sources[chosen].data, self._sources[chosen].take(1)[0]))
+        return rows
+
+
+class PackedLoader(Loader):
+    """Batches of documents from token shards, for pretraining."""
+
+    @dataclass(frozen=True)
+    class Config(LoaderConfig):
+        """The rows' shape and order, and how shards are mixed."""
+
+        weights: tuple[float, ...] = ()
+        """Each shards' share of the rows; empty: by size."""
+
+        def build(self, shards: Shards | Sequence[Shards]) -> "PackedLoader":
+            """The loader over one or more sets of shards."""
+            return PackedLoader(self, [shards] if isinstance(shards, Shards) else shards, self.weights)
+
+
+def validation_batches(
+    shards: Tokens, context: int, batch: int, *, packing: str = "stream", limit: int | None = None
+) -> Iterator[TokenBatch]:
+    """Every token once, in the order of the data; the last batch may have fewer rows.
+
+    Args:
+        shards: the documents.
+        context: input tokens of a row.
+        batch: rows of a batch.
+        packing: "stream" uses all of the context wherever documents begin; "best_fit" lets documents begin a row or
+            follow one another, as they do in training with it.
+        limit: at most this many batches.
+    """
+    rows = ((shards, row) for row in rows_of(packing, shards, context, None).one_epoch())
+    return islice(_batches(rows, context, batch), limit)
+
+
+def windows(shards: Tokens, count: int, context: int, batch: int) -> Iterator[TokenBatch]:
+    """The same `count` windows of the token stream each time, evenly spaced from its beginning to its end.
+
+    Raises:
+        DataError: the shards have too few tokens for one window.
+    """
+    spare = shards.tokens - 1 - context
+    if spare < 0:
+        raise DataError(f"a window of {context} tokens needs {context + 1}; there are {shards.tokens}")
+    starts = (number * spare // max(count - 1, 1) for number in range(count))
+    return _batches(((shards, [(start, start + context)]) for start in starts), context, batch)
+
+
+def _batches(rows: Iterator[tuple[Tokens, Row]], context: int, batch: int) -> Iterator[TokenBatch]:
+    while some := list(islice(rows, batch)):
+        yield assemble(some, context)
+
+
+def assemble(rows: Sequence[tuple[Tokens, Row]], context: int) -> TokenBatch:
+    """Rows as tensors of shape `(len(rows), context)`.
+
+    Within a span, a document that ends (`eos`) is followed by another: the end token's prediction does not count, and
+    positions and document numbers begin anew.
+    """
+    shape = (len(rows), context)
+    tokens, targets = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    mask, begins = np.ones(shape, np.bool_), np.zeros(shape, np.bool_)
+    filled = np.zeros((len(rows), 1), np.int64)
+    for i, (source, row) in enumerate(rows):
+        column = 0
+        for start, stop in row:
+            ids = source.read(start, stop + 1)
+            end = column + stop - start
+            tokens[i, column:end] = ids[:-1]
+            targets[i, column:end] = ids[1:]
+            begins[i, column] = True
+            if source.counts is not None:
+                mask[i, column:end] = source.counts[start + 1 : stop + 1]
+            column = end
+        filled[i] = column
+        if source.eos is not None:
+            ended = tokens[i] == source.eos
+            mask[i] &= ~ended
+            begins[i, 1:] |= ended[:-1]
+    index = np.arange(context)
+    padding = index >= filled
+    mask &= ~padding
+    documents = np.where(padding, -1, np.cumsum(begins, axis=1) - 1)
+    positions = np.where(padding, 0, index - np.maximum.accumulate(np.where(begins, index, 0), axis=1))
+    plain = not documents.any()  # each row is one document without padding
+    return TokenBatch(
+        tokens=torch.from_numpy(tokens),
+        targets=torch.from_numpy(targets),
+        mask=torch.from_numpy(mask),
+        positions=None if plain else torch.from_numpy(positions),
+        documents=None if plain else torch.from_numpy(documents),
+    )

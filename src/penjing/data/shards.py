@@ -1,0 +1,366 @@
+"""Token shards: a corpus as token ids on disk, memory-mapped, so that size costs no memory and no start-up time.
+
+    folder/
+      header.json          what is below, for whom: tokenizer fingerprint, counts, sizes, SHA-256 of each file
+      tokens-00000.bin     token ids, little-endian uint16 (vocabularies up to 65,536) or uint32
+      tokens-00001.bin     and so on, of equal size but for the last
+      ends.bin             int64: where each document ends, in tokens from the beginning
+      bytes.bin            int64: how many UTF-8 bytes of text there are up to each document's end
+
+Each document ends with the tokenizer's end-of-document token; a document may go on in the next file. Writing is a
+stream with a bounded number of documents in hand, on any number of threads, with the same result.
+"""
+
+import hashlib
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, get_origin
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penjing.data.corpus import Document
+from penjing.errors import DataError
+from penjing.files import atomic_folder, read_json, write_json
+
+if TYPE_CHECKING:
+    from penjing.tokenizer.tokenizer import Tokenizer
+
+FORMAT = "penjing token shards, version 1"
+FILE_TOKENS = 1 << 29
+"""How many tokens a file holds, the last one aside (1 GiB of uint16)."""
+
+_TASK_CHARACTERS = 1 << 18
+
+
+@dataclass(frozen=True)
+class Header:
+    """What header.json says."""
+
+    tokenizer: str
+    """The fingerprint of the tokenizer whose ids these are."""
+    vocab_size: int
+    eos_id: int
+    dtype: str
+    """Of a token on disk: "<u2" or "<u4"."""
+    file_tokens: int
+    """How many tokens each file holds, but the last."""
+    documents: int
+    tokens: int
+    bytes: int
+    """UTF-8 bytes of all text."""
+    sha256: dict[str, str]
+    """Of each file, by name."""
+
+
+class Shards:
+    """Token shards on disk; made by `write`, opened by `Shards.open`.
+
+    Attributes:
+        folder: where they lie.
+        documents, tokens, bytes: how many documents, tokens (end tokens included) and UTF-8 bytes of text there are.
+        ends: `(documents,)`, where each document ends in the stream of all tokens; memory-mapped.
+        eos: the id that ends each document.
+        counts: None: all tokens count in the loss.
+        fingerprint: tells these shards from any others.
+    """
+
+    def __init__(self, folder: Path, header: Header):
+        self.folder = folder
+        self.header = header
+        self.documents, self.tokens, self.bytes = header.documents, header.tokens, header.bytes
+        self.eos: int | None = header.eos_id
+        self.counts: NDArray[np.bool_] | None = None
+        self.fingerprint = _digest(sorted(header.sha256.items()), header.tokenizer)
+        self._files = [self._map(name, header.dtype, count) for name, count in _token_files(header)]
+        self.ends: NDArray[np.int64] = self._map("ends.bin", "<i8", header.documents)
+        self._bytes = self._map("bytes.bin", "<i8", header.documents)
+
+    @classmethod
+    def open(cls, folder: str | Path, tokenizer: "Tokenizer | None" = None) -> "Shards":
+        """Opens shards; with a tokenizer, checks that their ids are that tokenizer's.
+
+        Raises:
+            DataError: they are missing, damaged, of another version, or were written with another tokenizer.
+        """
+        folder = Path(folder)
+        path = folder / "header.json"
+        if not path.exists():
+            raise DataError(f"there are no token shards in {folder} (no header.json)")
+        values = read_json(path, DataError)
+        if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
+            raise DataError(f"{path}: not a header of '{FORMAT}'; write the shards anew")
+        header = _header(values, path)
+        if tokenizer is not None and header.tokenizer != fingerprint(tokenizer):
+            raise DataError(
+                f"{folder}: these shards were written with another tokenizer (vocabulary of {header.vocab_size}, "
+                f"yours has {tokenizer.vocab_size}); write them anew with this one"
+            )
+        return cls(folder, header)
+
+    def __repr__(self) -> str:
+        return f"Shards({self.folder}, documents={self.documents}, tokens={self.tokens})"
+
+    def read(self, start: int, stop: int) -> NDArray[np.unsignedinteger[Any]]:
+        """Tokens `start` to `stop` of all documents in a row, `(stop - start,)`; a view where one file has them all."""
+        size = self.header.file_tokens
+        first, last = start // size, (stop - 1) // size
+        if first == last:
+            return self._files[first][start - first * size : stop - first * size]
+        parts = [self._files[i][max(0, start - i * size) : stop - i * size] for i in range(first, last + 1)]
+        return np.concatenate(parts)
+
+    def document(self, number: int) -> NDArray[np.unsignedinteger[Any]]:
+        """The tokens of a document, its end token included."""
+        if not 0 <= number < self.documents:
+            raise DataError(f"{self.folder}: there is no document {number}; there are {self.documents}, from 0")
+        return self.read(int(self.ends[number - 1]) if number else 0, int(self.ends[number]))
+
+    def document_bytes(self, number: int) -> int:
+        """How many UTF-8 bytes of text a document has."""
+        return int(self._bytes[number] - (self._bytes[number - 1] if number else 0))
+
+    def place(self, token: int) -> str:
+        """Which document a token of the stream is in, for error messages."""
+        return f"{self.folder}, document {int(np.searchsorted(self.ends, token, side='right'))}"
+
+    def verify(self) -> None:
+        """Reads every file and compares it with its SHA-256.
+
+        Raises:
+            DataError: a file is not what was written; names it.
+        """
+        for name, expected in self.header.sha256.items():
+            with (self.folder / name).open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != expected:
+                    raise DataError(f"{self.folder / name} is damaged: its SHA-256 is not the header's")
+
+    def _map(self, name: str, dtype: str, count: int) -> NDArray[Any]:
+        path = self.folder / name
+        if not path.exists():
+            raise DataError(f"{path} is missing; write the shards anew")
+        expected, size = count * np.dtype(dtype).itemsize, path.stat().st_size
+        if size != expected:
+            raise DataError(f"{path} is damaged: it has {size:,} bytes, not {expected:,}; write the shards anew")
+        return np.memmap(path, dtype=dtype, mode="r").view(np.ndarray)
+
+
+def write(
+    documents: Iterable[Document | str | NDArray[np.integer[Any]]],
+    tokenizer: "Tokenizer",
+    folder: str | Path,
+    *,
+    workers: int = 1,
+    file_tokens: int = FILE_TOKENS,
+    progress: Callable[[int], None] | None = None,
+) -> Shards:
+    """Writes documents as token shards; the folder appears whole or not at all.
+
+    Args:
+        documents: texts, or arrays of ids, whose bytes the tokenizer tells. Each gets the end token, unless it is an
+            array that has it.
+        tokenizer: makes the ids.
+        folder: where; shards that are there are replaced.
+        workers: threads that tokenize. The result does not depend on it.
+        file_tokens: how many tokens a file holds.
+        progress: called now and then with how many UTF-8 bytes of text are done.
+
+    Raises:
+        DataError: there is no document, the folder holds something else, or the tokenizer has no end-of-document token.
+        PenjingError: the disk is full, or the folder cannot be written.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder / "header.json").exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(f"{folder} is there and holds no token shards; name another folder")
+    eos = tokenizer.eos_id
+    if eos is None:
+        raise DataError("the tokenizer has no token that ends a document (eos); shards need one")
+    with atomic_folder(folder) as temporary:
+        dtype = "<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4"
+        with _Writer(temporary, np.dtype(dtype), eos, file_tokens) as writer:
+            for pieces in _in_order(_Encoder(tokenizer), _tasks(documents), workers):
+                for piece in pieces:
+                    writer.add(piece)
+                if progress is not None:
+                    progress(writer.bytes)
+            writer.end_document()
+        if not writer.documents:
+            raise DataError("there is no document to write: the corpus, or this side of its split, is empty")
+        header = Header(
+            tokenizer=fingerprint(tokenizer),
+            vocab_size=tokenizer.vocab_size,
+            eos_id=eos,
+            dtype=dtype,
+            file_tokens=file_tokens,
+            documents=writer.documents,
+            tokens=writer.tokens,
+            bytes=writer.bytes,
+            sha256=writer.sha256(),
+        )
+        write_json(temporary / "header.json", {"format": FORMAT, **asdict(header)})
+    return Shards(folder, header)
+
+
+def fingerprint(tokenizer: "Tokenizer") -> str:
+    """Tells whether two tokenizers' ids mean the same: a hash of what each id stands for."""
+    tokens = (tokenizer.token_bytes(number) for number in range(tokenizer.vocab_size))
+    return _digest(sorted(tokenizer.special_tokens.items()), b"".join(b"%d:%b" % (len(t), t) for t in tokens))
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    ids: NDArray[np.integer[Any]]
+    bytes: int
+    continues: bool
+
+
+class _Encoder:
+    """Documents to pieces of ids; called by several threads at a time."""
+
+    def __init__(self, tokenizer: "Tokenizer"):
+        self._tokenizer = tokenizer
+        self._lengths: NDArray[np.int64] | None = None
+
+    def __call__(self, task: list[Document | NDArray[np.integer[Any]]]) -> list[_Piece]:
+        return [self._encode(entry) for entry in task]
+
+    def _encode(self, entry: Document | NDArray[np.integer[Any]]) -> _Piece:
+        if isinstance(entry, Document):
+            ids = self._tokenizer.encode_array(entry.text)
+            return _Piece(ids, len(entry.text.encode()), entry.continues)
+        vocab_size = self._tokenizer.vocab_size
+        if entry.size and not 0 <= int(entry.min()) <= int(entry.max()) < vocab_size:
+            raise DataError(f"a document has ids from {entry.min()} to {entry.max()}; the vocabulary has {vocab_size}")
+        if self._lengths is None:
+            lengths = [len(self._tokenizer.token_bytes(number)) for number in range(vocab_size)]
+            self._lengths = np.array(lengths, dtype=np.int64)
+        return _Piece(entry, int(self._lengths[entry].sum()), False)
+
+
+class _Writer:
+    """Appends documents to the files of a folder."""
+
+    def __init__(self, folder: Path, dtype: np.dtype[Any], eos: int, file_tokens: int):
+        self._folder = folder
+        self._dtype = dtype
+        self._eos = np.array([eos], dtype=dtype)
+        self._file_tokens = file_tokens
+        self._file: BinaryIO | None = None
+        self._hashes: dict[str, Any] = {}
+        self._index: dict[str, BinaryIO] = {}
+        self._open = False
+        self._last = -1
+        self.documents = self.tokens = self.bytes = 0
+
+    def __enter__(self) -> "_Writer":
+        self._index = {name: self._create(name) for name in ("ends.bin", "bytes.bin")}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in (*self._index.values(), self._file):
+            if file is not None:
+                file.close()
+
+    def add(self, piece: _Piece) -> None:
+        self.bytes += piece.bytes
+        self._append(piece.ids.astype(self._dtype))
+        self._last = int(piece.ids[-1]) if piece.ids.size else self._last
+        self._open = True
+        if not piece.continues:
+            self.end_document()
+
+    def end_document(self) -> None:
+        """Ends the document whose pieces were added, if there is one."""
+        if not self._open:
+            return
+        if self._last != self._eos[0]:
+            self._append(self._eos)
+        self._open, self._last = False, -1
+        self.documents += 1
+        for name, value in (("ends.bin", self.tokens), ("bytes.bin", self.bytes)):
+            self._put(name, self._index[name], value.to_bytes(8, "little"))
+
+    def sha256(self) -> dict[str, str]:
+        return {name: value.hexdigest() for name, value in self._hashes.items()}
+
+    def _append(self, ids: NDArray[Any]) -> None:
+        while ids.size:
+            number, used = divmod(self.tokens, self._file_tokens)
+            name = _token_file(number)
+            if used == 0:
+                if self._file is not None:
+                    self._file.close()
+                self._file = self._create(name)
+            assert self._file is not None
+            part, ids = ids[: self._file_tokens - used], ids[self._file_tokens - used :]
+            self._put(name, self._file, part.tobytes())
+            self.tokens += part.size
+
+    def _create(self, name: str) -> BinaryIO:
+        self._hashes[name] = hashlib.sha256()
+        return (self._folder / name).open("wb", buffering=1 << 20)
+
+    def _put(self, name: str, file: BinaryIO, data: bytes) -> None:
+        file.write(data)
+        self._hashes[name].update(data)
+
+
+def _tasks(
+    documents: Iterable[Document | str | NDArray[np.integer[Any]]],
+) -> Iterator[list[Document | NDArray[np.integer[Any]]]]:
+    """Groups of documents that are worth a thread's while."""
+    task: list[Document | NDArray[np.integer[Any]]] = []
+    size = 0
+    for document in documents:
+        entry = Document(document) if isinstance(document, str) else document
+        task.append(entry)
+        size += len(entry.text) if isinstance(entry, Document) else entry.size
+        if size >= _TASK_CHARACTERS:
+            yield task
+            task, size = [], 0
+    if task:
+        yield task
+
+
+def _in_order(
+    encode: _Encoder, tasks: Iterator[list[Document | NDArray[np.integer[Any]]]], workers: int
+) -> Iterator[list[_Piece]]:
+    """What `encode` makes of each task, in order, with `workers` threads and at most two tasks for each in hand."""
+    if workers <= 1:
+        yield from map(encode, tasks)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[list[_Piece]]] = deque()
+        for task in tasks:
+            waiting.append(pool.submit(encode, task))
+            if len(waiting) >= 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _token_file(number: int) -> str:
+    return f"tokens-{number:05}.bin"
+
+
+def _token_files(header: Header) -> Iterator[tuple[str, int]]:
+    for number in itertools.count():
+        left = header.tokens - number * header.file_tokens
+        if left <= 0:
+            return
+        yield _token_file(number), min(left, header.file_tokens)
+
+
+def _header(values: dict[str, Any], path: Path) -> Header:
+    types: dict[str, Any] = {field.name: get_origin(field.type) or field.type for field in fields(Header)}
+    if values.keys() != types.keys() or not all(isinstance(values[name], kind) for name, kind in types.items()):
+        raise DataError(f"{path}: the header is damaged; write the shards anew")
+    return Header(**values)
+
+
+def _digest(*values: object) -> str:
+    return hashlib.sha256(repr(values).encode()).hexdigest()[:32]
