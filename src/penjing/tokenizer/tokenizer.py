@@ -42,6 +42,9 @@ class TextModel(Protocol):
     def encode(self, text: str, *, at_start: bool = True) -> NDArray[np.int32]:
         """The ids of `text`, shape `(tokens,)`. `at_start` is False for text that follows a special token."""
 
+    def normalize(self, text: str, *, at_start: bool = True) -> str:
+        """`text` as its tokens spell it: normalized, with SentencePiece's space before it."""
+
     def decode_bytes(self, ids: Sequence[int], *, at_start: bool = True) -> bytes:
         """The bytes that `ids` (none of them special) stand for. `at_start` is False when text comes before them."""
 
@@ -149,7 +152,7 @@ class Tokenizer:
         finder = self._finder_with_special if allow_special else self._finder_of_added
         if finder is None:
             return self.model.encode(text, at_start=at_start)
-        return self._encode_around(text, finder, at_start)
+        return np.concatenate([ids for _, _, ids in self._stretches(text, finder, at_start)])
 
     def encode_batch(self, texts: Sequence[str], *, workers: int = 1) -> list[list[int]]:
         """The ids of each text, `workers` texts at a time."""
@@ -158,21 +161,29 @@ class Tokenizer:
         with ThreadPoolExecutor(workers) as pool:
             return list(pool.map(self.encode, texts))
 
-    def _encode_around(self, text: str, finder: "regex.Pattern[str]", at_start: bool) -> NDArray[np.int32]:
-        pieces: list[NDArray[np.int32]] = []
+    def encode_stretches(self, text: str, *, at_start: bool = True) -> list[tuple[int, int, NDArray[np.int32]]]:
+        """The stretches of `text` that are encoded on their own, `(start, end, ids)`: added tokens, and what is between.
+
+        Special tokens are plain text here. All ids together are those that `encode` gives.
+        """
+        return list(self._stretches(text, self._finder_of_added, at_start))
+
+    def _stretches(
+        self, text: str, finder: "regex.Pattern[str] | None", at_start: bool
+    ) -> Iterator[tuple[int, int, NDArray[np.int32]]]:
         position = 0
-        for start, end, number in self._found(text, finder):
+        for start, end, number in self._found(text, finder) if finder is not None else ():
             if start > position:
-                pieces.append(self.model.encode(text[position:start], at_start=at_start and position == 0))
-            pieces.append(np.array([number], dtype=np.int32))
+                plain = text[position:start]
+                yield position, start, self.model.encode(plain, at_start=at_start and position == 0)
+            yield start, end, np.array([number], dtype=np.int32)
             position = end
-        if position < len(text) or not pieces:
-            pieces.append(self.model.encode(text[position:], at_start=at_start and position == 0))
-        return np.concatenate(pieces)
+        if position < len(text) or position == 0:
+            yield position, len(text), self.model.encode(text[position:], at_start=at_start and position == 0)
 
     def find_special(self, text: str) -> Iterator[tuple[int, int, int]]:
         """Where special tokens stand in `text`: `(start, end, id)`, with the white space that a token swallows."""
-        finder = _finder(self.special_tokens)
+        finder = self._finder_of_special
         return self._found(text, finder) if finder is not None else iter(())
 
     def _found(self, text: str, finder: "regex.Pattern[str]") -> Iterator[tuple[int, int, int]]:
@@ -195,6 +206,10 @@ class Tokenizer:
     @cached_property
     def _finder_of_added(self) -> "regex.Pattern[str] | None":
         return _finder(self.added_tokens)
+
+    @cached_property
+    def _finder_of_special(self) -> "regex.Pattern[str] | None":
+        return _finder(self.special_tokens)
 
     @cached_property
     def _finder_with_special(self) -> "regex.Pattern[str] | None":
