@@ -1,16 +1,17 @@
 """Beam search: the most probable continuations that can be found by keeping only the best few at each step.
 
-Of all one-token extensions of the running sequences the best `beams` are kept. A sequence that ends leaves the race with
+Of all one-token extensions of the running sequences the best `beams` are kept. One that ends leaves the race with
 
     score = sum of its tokens' log-probabilities / length^length_penalty
 
-where the length counts generated tokens, the end token too. What it ends with, the best finished ones are kept, and the search
-stops when no running sequence is thought able to beat the worst of them (`early_stopping`).
+where the length counts generated tokens, the end token too. The best finished
+sequences are kept, and the search stops when no running sequence is thought able to beat the worst of them (`early_stopping`).
 
-Source: Graves, "Sequence Transduction with Recurrent Neural Networks", 2012, arXiv:1211.3711, section 2.5, for the search;
-Wu et al., "Google's Neural Machine Translation System", 2016, arXiv:1609.08144, section 7, for normalising by length.
-Scores, ties and stopping are defined as in transformers' beam search (`num_beams`, `length_penalty`, `early_stopping`), so
-both find the same sequences. Departs from it: prompts are searched one after the other, so none depends on another.
+Source: Graves, "Sequence Transduction with Recurrent Neural Networks", 2012, arXiv:1211.3711, section 2.5, for the
+search; Wu et al., "Google's Neural Machine Translation System", 2016, arXiv:1609.08144, section 7, for normalising by
+length. Scores, ties and stopping are defined as in transformers' beam search (`num_beams`, `length_penalty`,
+`early_stopping`), so both find the same sequences. Departs from it: prompts are searched one after the other, so none
+depends on another.
 """
 
 from collections.abc import Collection, Sequence
@@ -41,8 +42,8 @@ class BeamSearch:
     length_penalty: float = 1.0
     """The power of the length that scores are divided by: 0 favours short sequences, larger values longer ones."""
     early_stopping: bool | Literal["never"] = False
-    """True: stop when `beams` sequences have ended. False: stop when the best running sequence, were it to end now, would
-    not beat the worst of them. "never": only when it could not beat it at any length up to the longest allowed."""
+    """True: stop when `beams` sequences have ended. False: stop when the best running sequence, were it to end now,
+    would not beat the worst of them. "never": only when it could not do so at the greatest length either."""
     max_new_tokens: int | None = None
     """How many tokens at most; None: until the context is full."""
 
@@ -68,7 +69,7 @@ class _Finished:
         del self.best[self.search.beams :]
 
     def closed(self, total: float, length: int, longest: int) -> bool:
-        """Whether no running sequence may enter any more; the best of them has the sum `total` and the length `length`."""
+        """Whether no running sequence may enter any more, the best of them having that total and length."""
         if len(self.best) < self.search.beams:
             return False
         if self.search.early_stopping is True:
@@ -98,7 +99,8 @@ def beam_search(
         n: how many of each prompt, at most `search.beams`.
 
     Raises:
-        GenerationError: an empty prompt, an id that the model does not have, more tokens than its context, n out of range.
+        GenerationError: an empty prompt, an id that the model does not have, more tokens than its context,
+            or n out of range.
     """
     if not 1 <= n <= search.beams:
         raise GenerationError(f"n is {n}; a search with {search.beams} beams gives 1 to {search.beams} continuations")
@@ -159,7 +161,7 @@ def _search(
 def _candidates(
     logprobs: Float[Tensor, "beams vocab"], totals: list[float], width: int
 ) -> list[tuple[float, float, int, int]]:
-    """The `width` best extensions, best first: the sequence's new total, the token's log-probability, its beam, its id."""
+    """The `width` best extensions, best first: the new total, the token's log-probability, its beam, its id."""
     vocab = logprobs.shape[-1]
     sums = (logprobs + torch.tensor(totals, device=logprobs.device)[:, None]).flatten()  # (beams * vocab,)
     best = sums.topk(min(width, len(sums)))

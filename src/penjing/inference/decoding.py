@@ -1,11 +1,11 @@
 """The decoding loop: a batch of sequences that grow by one token a step.
 
-    prefill  the prompts, padded on the left so that they end together, fill the cache in one pass; only the last position's
-             logits are computed
+    prefill  the prompts, padded on the left so that they end together, fill the cache in one pass; only the last
+             position's logits are computed
     step     one token a row goes through the model; keys and values of all before it come from the cache
 
-A row that has ended is taken out of the batch once enough of its companions have. There is one such loop in the project:
-streams, batches, chats and evaluations all drive this one.
+A row that has ended is taken out of the batch once enough of its companions have. There is one such loop in the
+project: streams, batches, chats and evaluations all drive this one.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -46,7 +46,8 @@ class Token:
     top: tuple[tuple[int, float], ...] = ()
     """The most probable tokens with theirs, falling, when asked for."""
     reason: Reason | None = None
-    """Why the row ends with this token: "stop" (a stop id), "length" (max_new_tokens or the context), None: it goes on."""
+    """Why the row ends with this token: "stop" (a stop id), "length" (max_new_tokens or the context), None: it goes
+    on."""
 
 
 class Decoding:
@@ -127,7 +128,8 @@ class Decoding:
                     reason = "length"
                 if reason:
                     self._growing.discard(row)
-                tokens.append(Token(row, ids[line], *(scores[line] if scores else (None, ())), reason))
+                logprob, top = scores[line] if scores else (None, ())
+                tokens.append(Token(row, ids[line], logprob, top, reason))
         return tokens
 
     def _prefill(self) -> Float[Tensor, "batch vocab"]:
@@ -206,9 +208,7 @@ def _scores(
     of_chosen = logprobs.gather(1, chosen[:, None])[:, 0].tolist()
     best = logprobs.topk(min(count, logits.shape[-1]), dim=-1)
     tops = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-    return [
-        (score, tuple(zip(ids, values, strict=True))) for score, (ids, values) in zip(of_chosen, tops, strict=True)
-    ]
+    return [(score, tuple(zip(ids, values, strict=True))) for score, (ids, values) in zip(of_chosen, tops, strict=True)]
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Text in, text out: continuations of prompts, whole or as they come.
+r"""Text in, text out: continuations of prompts, whole or as they come.
 
     generate(model, tokenizer, "Once upon a time", max_new_tokens=50, temperature=0)      -> str
     generate(model, tokenizer, ["One", "Two"], n=3, seed=1)                               -> [[str, str, str], [...]]
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from penjing.errors import GenerationError
 from penjing.inference.decoding import Decoding, Reason, Token
 from penjing.inference.sampling import Sampling
-from penjing.inference.text import TextStream
+from penjing.inference.text import TextStream, decoder_of, encode_prompt, end_ids
 
 if TYPE_CHECKING:
     from penjing.models.language_model import LanguageModel
@@ -52,7 +52,7 @@ def generate(
     sampling: Sampling | None = None,
     **options: Any,
 ) -> Any:
-    """Continues a prompt, or each of several in one batch.
+    r"""Continues a prompt, or each of several in one batch.
 
     Args:
         model: any language model; its evaluation mode is used.
@@ -63,8 +63,8 @@ def generate(
         **options: settings of `Sampling` to replace, such as `max_new_tokens=50, temperature=0, stop=["\n\n"], seed=1`.
 
     Returns:
-        The continuations only, without the prompts: a text for one prompt; a list for several prompts, or for one with n > 1;
-        a list of lists for several prompts with n > 1.
+        The continuations only, without the prompts: a text for one prompt; a list for several prompts, or for one
+        with n > 1; a list of lists for several prompts with n > 1.
 
     Raises:
         GenerationError: a setting outside its range, an empty prompt, or more tokens than the model's context.
@@ -87,8 +87,8 @@ def stream(
 ) -> Iterator[str]:
     """The continuation of a prompt in pieces, as it is generated. Joined they are what `generate` gives.
 
-    A piece holds whole characters, and never a part of a stop string. Arguments and errors as for `generate`; what is wrong
-    with them is said at the call, not at the first piece.
+    A piece holds whole characters, and never a part of a stop string. Arguments and errors as for `generate`; what is
+    wrong with them is said at the call, not at the first piece.
     """
     sampling = Sampling.of(sampling, **options)
     stop_ids = end_ids(tokenizer)
@@ -117,9 +117,7 @@ def complete(
 ) -> list[Completion]:
     """`n` completions of each prompt with all that is known of them, prompt by prompt. Errors as for `generate`."""
     ids = [encode_prompt(tokenizer, prompt) for prompt in prompts]
-    return generate_ids(
-        model, ids, sampling, stop_ids=end_ids(tokenizer), tokenizer=tokenizer, n=n, on_token=on_token
-    )
+    return generate_ids(model, ids, sampling, stop_ids=end_ids(tokenizer), tokenizer=tokenizer, n=n, on_token=on_token)
 
 
 def generate_ids(
@@ -154,7 +152,9 @@ def generate_ids(
     if sampling.stop and tokenizer is None:
         raise GenerationError("stop strings need a tokenizer to be seen")
     decoding = Decoding(model, prompts, sampling, stop_ids=stop_ids, samples=n)
-    rows = [_Row(None if tokenizer is None else TextStream(decoder_of(tokenizer), sampling.stop)) for _ in decoding.growing]
+    rows = [
+        _Row(None if tokenizer is None else TextStream(decoder_of(tokenizer), sampling.stop)) for _ in decoding.growing
+    ]
     while tokens := decoding.step():
         for token in tokens:
             rows[token.row].add(token)

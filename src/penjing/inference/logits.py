@@ -4,8 +4,8 @@ Each is a pure function of `(batch, vocab)` logits. They are applied in this ord
 
     repetition -> presence, frequency -> temperature -> top-k -> top-p -> min-p
 
-so penalties see the model's own logits, and each cut sees the distribution that the steps before it left. A token that is
-cut has the logit -inf; a logit that is already -inf stays so. The most probable token is never cut.
+so penalties see the model's own logits, and each cut sees the distribution that the steps before it left. A token
+that is cut has the logit -inf; a logit that is already -inf stays so. The most probable token is never cut.
 """
 
 import math
@@ -23,8 +23,8 @@ _SHORTLIST = 512
 def repetition_penalty(logits: Logits, seen: Bool[Tensor, "batch vocab"], penalty: float) -> Logits:
     """Divides a seen token's positive logit by `penalty`, multiplies a negative one by it.
 
-    Source: Keskar et al., "CTRL", 2019, arXiv:1909.05858, section 4.1. The paper divides every logit, which would make a
-    token with a negative logit *more* probable; like transformers we multiply there.
+    Source: Keskar et al., "CTRL", 2019, arXiv:1909.05858, section 4.1. The paper divides every logit, which would
+    make a token with a negative logit *more* probable; like transformers we multiply there.
 
     Args:
         logits: the step's logits.
@@ -42,7 +42,8 @@ def count_penalties(
 
         logit[j] - presence * (count[j] > 0) - frequency * count[j]
 
-    Source: OpenAI API reference, "Frequency and presence penalties". Counts are of generated tokens, not of the prompt's.
+    Source: OpenAI API reference, "Frequency and presence penalties". Counts are of generated tokens,
+    not of the prompt's.
     """
     return logits - presence * (counts > 0) - frequency * counts
 
@@ -83,8 +84,8 @@ def top_p(logits: Logits, p: float) -> Logits:
 def min_p(logits: Logits, p: float) -> Logits:
     """Keeps the tokens at least `p` times as probable as the most probable one.
 
-    Source: Nguyen et al., "Turning Up the Heat: Min-p Sampling", 2024, arXiv:2407.01082, section 3. Written with logits:
-    the ratio of two probabilities is the exponential of the difference of their logits.
+    Source: Nguyen et al., "Turning Up the Heat: Min-p Sampling", 2024, arXiv:2407.01082, section 3. Written with
+    logits: the ratio of two probabilities is the exponential of the difference of their logits.
     """
     least = logits.amax(dim=-1, keepdim=True) + math.log(p)
     return logits.masked_fill(logits < least, -math.inf)

@@ -1,7 +1,8 @@
 """How a token is chosen: the settings of a request, and the sampler that follows them row by row.
 
-Randomness belongs to a row, not to a batch: sample `j` of a request with the seed `s` draws its numbers from a stream named
-by `s` and `j` alone. What a request answers is therefore the same alone, in a batch, and beside any other requests.
+Randomness belongs to a row, not to a batch: sample `j` of a request with the seed `s` draws its numbers from a stream
+named by `s` and `j` alone. What a request answers is therefore the same alone, in a batch, and beside any other
+requests.
 """
 
 import math
@@ -43,7 +44,8 @@ class Sampling:
     max_new_tokens: int | None = None
     """How many tokens at most; None: until the model ends its text or its context is full."""
     stop: tuple[str, ...] = ()
-    """Strings that end the text; it is cut right before the first to be complete, and a stream never shows part of one."""
+    """Strings that end the text; it is cut right before the first to be complete, and a stream never shows part of
+    one."""
     seed: int | None = None
     """The same seed gives the same text; None draws a new one."""
     logprobs: int | None = None
@@ -93,6 +95,9 @@ class Sampling:
             if name not in known:
                 raise GenerationError(f"there is no setting '{name}'{nearest(name, known)}")
         return replace(base or cls(), **options)
+
+
+DEFAULT = Sampling()
 
 
 def _whole(value: object, least: float = -math.inf) -> bool:

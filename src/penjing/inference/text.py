@@ -1,7 +1,7 @@
-"""From token ids to text that may be shown: whole characters only, and never a part of a stop string.
+r"""From token ids to text that may be shown: whole characters only, and never a part of a stop string.
 
-What has been generated may end in the beginning of a stop string:  "...the end\n\nUs"  with the stop string "\n\nUser:".
-Those characters are held back until the next ones show whether the stop string goes on.
+What has been generated may end in the beginning of a stop string:  "...the end\n\nUs"  with the stop string
+"\n\nUser:". Those characters are held back until the next ones show whether the stop string goes on.
 """
 
 from collections.abc import Iterable, Sequence
@@ -26,8 +26,8 @@ class Decoder(Protocol):
 class StopStrings:
     """Cuts a text that comes in pieces before the first of some strings to be complete.
 
-    "First" is the one that ends first, of those the one that starts first, so the cut does not depend on where the pieces
-    of text begin and end.
+    "First" is the one that ends first, of those the one that starts first, so the cut does not depend on where the
+    pieces of text begin and end.
 
     >>> stop = StopStrings(["END"])
     >>> stop.push("one E"), stop.push("ND two"), stop.found
@@ -97,7 +97,7 @@ def encode_prompt(tokenizer: "Tokenizer", prompt: str) -> list[int]:
         GenerationError: there is nothing to continue.
     """
     ids = tokenizer.encode(prompt)
-    if tokenizer.bos_id is not None:
+    if tokenizer.adds_bos and tokenizer.bos_id is not None:
         ids = [tokenizer.bos_id, *ids]
     if not ids:
         raise GenerationError(
@@ -122,3 +122,8 @@ def decoder_of(tokenizer: "Tokenizer") -> Decoder:
     from penjing.tokenizer.stream import IncrementalDecoder
 
     return IncrementalDecoder(tokenizer, skip_special=True)
+
+
+def unescaped(text: str) -> str:
+    r"""What a user means who types `\n` or `\t` where a line break or a tab cannot be typed."""
+    return text.replace("\\n", "\n").replace("\\t", "\t")

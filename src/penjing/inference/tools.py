@@ -4,8 +4,9 @@
     tool        1776
     assistant   37 times 48 is 1776.
 
-What a model writes is not trusted: the JSON must be exactly an object with a `name` and an object of `arguments`, only tools
-that the caller gave can be called, and whatever goes wrong is told to the model as a result that starts with `error:`.
+What a model writes is not trusted: the JSON must be exactly an object with a `name` and an object of `arguments`,
+only tools that the caller gave can be called, and whatever goes wrong is told to the model as a result that starts
+with `error:`.
 """
 
 import inspect
