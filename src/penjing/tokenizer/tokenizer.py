@@ -162,7 +162,7 @@ class Tokenizer:
             return list(pool.map(self.encode, texts))
 
     def encode_stretches(self, text: str, *, at_start: bool = True) -> list[tuple[int, int, NDArray[np.int32]]]:
-        """The stretches of `text` that are encoded by themselves, `(start, end, ids)`: added tokens, and what is between.
+        """The stretches of `text` encoded by themselves, as `(start, end, ids)`: added tokens, and what is between them.
 
         Special tokens are plain text here. All ids together are those that `encode` gives.
         """
