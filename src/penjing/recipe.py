@@ -1,0 +1,285 @@
+"""A recipe: a short TOML file with ordered stages, each a table; what a stage makes lies in a folder of its name.
+
+    description = "A bilingual chat model from nothing"
+
+    [corpus]            # a stage: its name, then its settings
+    kind = "world"      # what it does; needed only where the name is not itself a kind
+    documents = 30_000
+
+    [tokenizer]
+    vocab = 2048
+
+`penjing run RECIPE --set tokenizer.vocab=4096` changes a setting. A stage whose settings, inputs and data are as before
+is reused; one that was interrupted resumes; one that changed is made anew, and so is all that follows it. What
+was there before is moved aside, never deleted.
+"""
+
+import hashlib
+import json
+import time
+import tomllib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from rich.console import Console
+
+from penjing.data.corpus import files_in
+from penjing.errors import ConfigError, DataError, nearest
+from penjing.files import read_json, write_json
+
+_RECORD = "stage.json"
+
+
+class Settings(BaseModel):
+    """Settings of a stage or a part of one: typed, frozen, and without unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Stage(Settings, ABC):
+    """What every kind of stage has: `run` makes the stage's folder from what the stages before it made."""
+
+    @abstractmethod
+    def run(self, workshop: "Workshop") -> dict[str, Any]:
+        """Does the work in `workshop.folder`; returns what the report should know (JSON-able)."""
+
+
+class Interrupted(Exception):
+    """Someone stopped a stage; what it has done is saved, and the same command goes on."""
+
+
+@dataclass
+class Workshop:
+    """What a stage works with."""
+
+    folder: Path
+    """The stage's own folder."""
+    root: Path
+    """The run's folder; stages before lie in it under their names."""
+    recipe: "Recipe"
+    data: str | None
+    """The user's own text, if the run was given one: a file, a folder, or `hf:NAME`."""
+    output: Console
+    results: dict[str, dict[str, Any]]
+    """What the stages before returned, by name."""
+
+    def made_by(self, kind: type[Stage]) -> Path:
+        """The folder of the latest stage of a kind before this one.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        found = self.find(kind)
+        if found is None:
+            raise ConfigError(
+                f"recipe '{self.recipe.name}': stage [{self.folder.name}] needs a stage of kind "
+                f"'{kind_name(kind)}' before it"
+            )
+        return found
+
+    def find(self, kind: type[Stage]) -> Path | None:
+        """As `made_by`, or None where there is none."""
+        before: Path | None = None
+        for name, stage in self.recipe.stages.items():
+            if name == self.folder.name:
+                break
+            if isinstance(stage, kind):
+                before = self.root / name
+        return before
+
+
+def kind_name(kind: type[Stage]) -> str:
+    """The word that names a kind of stage in a recipe: its class's name in lower case, without "Stage"."""
+    return kind.__name__.removesuffix("Stage").lower()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe that has been read and checked."""
+
+    name: str
+    stages: Mapping[str, Stage]
+    description: str = ""
+    seed: int = 1
+    needs_data: bool = False
+    """Whether the recipe has no text of its own, so that `--data` must be given."""
+    curve: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """A recorded validation curve to compare with: `progress` (0 to 1) and `bits_per_byte`."""
+
+    @classmethod
+    def read(cls, name: str, kinds: Mapping[str, type[Stage]], overrides: Sequence[str] = ()) -> "Recipe":
+        """The recipe of that name (one that ships with Penjing) or path, with `stage.key=value` overrides applied.
+
+        Raises:
+            ConfigError: it does not exist, is not TOML, or has an unknown or ill-typed key.
+        """
+        path = find_recipe(name)
+        try:
+            table = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
+            raise ConfigError(f"{path}: not valid TOML: {fault}") from None
+        except OSError as fault:
+            raise ConfigError(f"{path} cannot be read: {fault.strerror}") from None
+        for override in overrides:
+            _override(table, override)
+        head = {key: value for key, value in table.items() if not isinstance(value, dict)}
+        known = ("description", "seed", "data")
+        for key in head:
+            if key not in known:
+                raise ConfigError(f"{path}: unknown key '{key}'{nearest(key, known)}")
+        if head.get("data", "required") != "required":
+            raise ConfigError(f'{path}: data = {head["data"]!r}; the only value is "required"')
+        if not isinstance(head.get("seed", 1), int):
+            raise ConfigError(f"{path}: seed = {head['seed']!r} is not a whole number")
+        curve = table.pop("curve", {})
+        stages = {key: _stage(path, key, value, kinds) for key, value in table.items() if isinstance(value, dict)}
+        if not stages:
+            raise ConfigError(f"{path}: has no stage; a stage is a table such as [tokenizer]")
+        description = str(head.get("description", ""))
+        return cls(path.stem, stages, description, int(head.get("seed", 1)), "data" in head, curve)
+
+
+def recipe_folder() -> Path:
+    """Where the recipes that ship with Penjing lie: beside the package when installed, else in the checkout."""
+    installed = Path(__file__).parent / "recipes"
+    return installed if installed.is_dir() else Path(__file__).parents[2] / "recipes"
+
+
+def find_recipe(name: str) -> Path:
+    """The path of a recipe given by path, or by the name of one that ships with Penjing.
+
+    Raises:
+        ConfigError: there is no such recipe; it names those there are.
+    """
+    path = Path(name)
+    if path.suffix == ".toml" and path.is_file():
+        return path
+    shipped = {file.stem: file for file in recipe_folder().glob("*.toml")}
+    if name in shipped:
+        return shipped[name]
+    if path.suffix == ".toml":
+        raise ConfigError(f"there is no recipe file {path}")
+    raise ConfigError(f"there is no recipe '{name}'{nearest(name, shipped)}")
+
+
+def _override(table: dict[str, Any], text: str) -> None:
+    """Applies `stage.key=value` or `seed=value`; the value is TOML, or else plain text."""
+    target, separator, value = text.partition("=")
+    if not separator or not target.strip():
+        raise ConfigError(f"--set {text}: write it as stage.key=value, for example --set pretrain.minutes=2")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value.strip()
+    *path, key = target.strip().split(".")
+    place = table
+    for depth, part in enumerate(path):
+        if depth == 0 and part not in table:
+            stages = [name for name, entry in table.items() if isinstance(entry, dict)]
+            raise ConfigError(f"--set {text}: the recipe has no stage '{part}'{nearest(part, stages)}")
+        place = place.setdefault(part, {})
+        if not isinstance(place, dict):
+            raise ConfigError(f"--set {text}: '{part}' is a value, not a table")
+    place[key] = parsed
+
+
+def _stage(path: Path, name: str, table: dict[str, Any], kinds: Mapping[str, type[Stage]]) -> Stage:
+    settings = dict(table)
+    kind = settings.pop("kind", name)
+    if kind not in kinds:
+        raise ConfigError(f"{path}, [{name}]: unknown kind of stage '{kind}'{nearest(str(kind), kinds)}")
+    try:
+        return kinds[kind].model_validate(settings)
+    except ValidationError as fault:
+        raise ConfigError(f"{path}, [{name}]: {_first_error(fault, kinds[kind])}") from None
+
+
+def _first_error(fault: ValidationError, model: type[BaseModel]) -> str:
+    """One line for the first thing that pydantic found wrong, with a suggestion for a misspelt key."""
+    error = fault.errors()[0]
+    where = [str(part) for part in error["loc"]]
+    key = ".".join(where)
+    if error["type"] == "extra_forbidden":
+        return f"unknown key '{key}'{nearest(where[-1], _keys(model, where[:-1]))}"
+    if error["type"] == "missing":
+        return f"the key '{key}' is missing"
+    return f"{key} = {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+
+
+def _keys(model: type[BaseModel], path: Sequence[str]) -> list[str]:
+    for part in path:
+        inner = model.model_fields[part].annotation if part in model.model_fields else None
+        candidates = [inner, *getattr(inner, "__args__", ())]
+        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), model)
+    return list(model.model_fields)
+
+
+def run_stages(recipe: Recipe, out: Path, data: str | None, output: Console) -> dict[str, dict[str, Any]]:
+    """Runs a recipe's stages in order into `out`, reusing finished ones; returns each stage's result.
+
+    Raises:
+        ConfigError, DataError: the recipe needs text and none was given, or a stage's settings do not fit.
+    """
+    if recipe.needs_data and data is None:
+        raise DataError(f"the recipe '{recipe.name}' trains on your own text: add --data FILE-OR-FOLDER")
+    if data is not None and not data.startswith("hf:") and not Path(data).exists():
+        raise DataError(f"there is no file or folder {data}")
+    results: dict[str, dict[str, Any]] = {}
+    fingerprint = _digest([recipe.seed, _identity(data)])
+    for number, (name, stage) in enumerate(recipe.stages.items(), 1):
+        fingerprint = _digest([fingerprint, name, type(stage).__name__, stage.model_dump(mode="json")])
+        folder = out / name
+        record = _record(folder)
+        title = f"[bold]{number}/{len(recipe.stages)} {name}[/bold]"
+        if record.get("fingerprint") == fingerprint and record.get("finished"):
+            output.print(f"{title}  finished earlier, reused ({folder})")
+            results[name] = record["result"]
+            continue
+        if record and record.get("fingerprint") != fingerprint:
+            aside = _free_name(folder)
+            folder.rename(aside)
+            output.print(f"{title}  settings or data changed; the earlier result is kept in {aside}")
+        else:
+            output.print(f"{title}{'  goes on where it was interrupted' if record else ''}")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / _RECORD, {"fingerprint": fingerprint, "finished": False})
+        start = time.monotonic()
+        result = stage.run(Workshop(folder, out, recipe, data, output, results))
+        seconds = time.monotonic() - start + record.get("seconds", 0.0)
+        results[name] = {**result, "seconds": seconds}
+        settings = {"kind": kind_name(type(stage)), **stage.model_dump(mode="json")}
+        write_json(
+            folder / _RECORD,
+            {"fingerprint": fingerprint, "finished": True, "settings": settings, "result": results[name]},
+        )
+    return results
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    if not (folder / _RECORD).exists():
+        return {}
+    value = read_json(folder / _RECORD, ConfigError)
+    return value if isinstance(value, dict) else {}
+
+
+def _free_name(folder: Path) -> Path:
+    number = 1
+    while (candidate := folder.with_name(f"{folder.name}.before-{number}")).exists():
+        number += 1
+    return candidate
+
+
+def _identity(data: str | None) -> list[Any]:
+    """What tells one text from another without reading it: each file's name, size and time of change."""
+    if data is None or data.startswith("hf:"):
+        return [data]
+    files = [Path(data)] if Path(data).is_file() else files_in(Path(data))
+    return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,26 @@
+"""The kinds of stages that recipes are made of, from raw text to a model that has been measured.
+
+    world       writes the generated corpus: text, validation text, dialogues
+    tokenizer   trains a byte-level BPE on the text, or takes one that exists
+    shards      turns the text into token ids, for training and for validation
+    pretrain    trains a language model from nothing on the shards
+    instruct    goes on with it on conversations
+    evaluate    measures it: bits per byte, counting baselines, skills
+
+Where a stage needs text, it takes what `--data` names, else what the world stage wrote.
+"""
+
+from penjing.recipe import Stage
+from penjing.stages.data import Shards, TokenizerStage, World
+from penjing.stages.evaluation import Evaluate
+from penjing.stages.training import Instruct, Pretrain
+
+KINDS: dict[str, type[Stage]] = {
+    "world": World,
+    "tokenizer": TokenizerStage,
+    "shards": Shards,
+    "pretrain": Pretrain,
+    "instruct": Instruct,
+    "evaluate": Evaluate,
+}
+"""The kinds of stages by the names that recipes use."""

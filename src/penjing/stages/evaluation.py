@@ -1,0 +1,56 @@
+"""The stage that measures what the others made."""
+
+from typing import Any
+
+import numpy as np
+
+from penjing.recipe import Stage, Workshop
+from penjing.stages.data import Shards, World
+from penjing.stages.training import Instruct, Pretrain
+
+
+class Evaluate(Stage):
+    """Measures what was made; what the report is written from."""
+
+    items: int = 50
+    """Items per skill and language, of the held-out split."""
+    skills: bool = True
+    """Whether to measure the world's skills."""
+
+    def run(self, workshop: Workshop) -> dict[str, Any]:
+        """Bits per byte of the base model, counting baselines, skills of the chat model and of the base."""
+        import penjing
+        from penjing.data import shards
+        from penjing.data.loader import validation_batches
+        from penjing.evaluation.baselines import baselines
+        from penjing.evaluation.perplexity import mean_loss
+
+        base_folder = workshop.made_by(Pretrain)
+        base, tokenizer = penjing.load(base_folder / "model")
+        folder = workshop.made_by(Shards)
+        train, held_out = (shards.Shards.open(folder / name, tokenizer) for name in ("train", "validation"))
+        limit = min(train.tokens, 20_000_000)
+        counted = baselines(
+            np.asarray(train.read(0, limit)),
+            np.asarray(held_out.read(0, held_out.tokens)),
+            tokenizer.vocab_size,
+            held_out.bytes,
+        )
+        loss = mean_loss(base, validation_batches(held_out, base.config.context, 16))
+        result: dict[str, Any] = {
+            "baselines": counted.to_dict(),
+            "validation_loss": loss,
+            "bits_per_byte": counted.bits_per_byte(loss),
+        }
+        chat_folder = workshop.find(Instruct)
+        if self.skills and chat_folder is not None:
+            from penjing.evaluation import skills
+
+            chat, tokenizer = penjing.load(chat_folder / "model")
+            world = workshop.find(World)
+            stage = workshop.recipe.stages[world.name] if world else None
+            languages = stage.languages if isinstance(stage, World) else ("en", "zh")
+            measure = {"items_per_skill": self.items, "languages": languages}
+            result["skills"] = skills.evaluate(chat, tokenizer, **measure).to_dict()
+            result["base_skills"] = skills.evaluate(base, tokenizer, base=True, **measure).to_dict()
+        return result

@@ -1,0 +1,141 @@
+"""What recipes say of a model's shape and of its training, in the words that recipes use."""
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from penjing.recipe import Settings
+
+if TYPE_CHECKING:
+    from penjing.models.language_model import LanguageModel
+    from penjing.training.trainer import Trainer
+
+
+class Model(Settings):
+    """The shape of a model. Every setting has the field's usual name."""
+
+    family: Literal["gpt2", "llama", "qwen3"] = "llama"
+    """Which family the model belongs to elsewhere; qwen3 is llama with QK-norm."""
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int | None = None
+    hidden: int | None = None
+    """Width inside the MLP; by default 4 * width (gpt2), or 8/3 * width rounded up to a multiple of 32."""
+    context: int = 256
+    tied: bool = True
+    rope_theta: float = 10_000.0
+    dropout: float = 0.0
+    init_std: float = 0.02
+    zero_outputs: bool = False
+    """Start with blocks that write nothing."""
+
+    def config(self, vocab: int) -> "LanguageModel.Config":
+        """The model's composition for a vocabulary of that size."""
+        from penjing.models.language_model import LanguageModel
+        from penjing.nn.attention import Attention
+        from penjing.nn.block import Block
+        from penjing.nn.mlp import MLP
+        from penjing.nn.norms import LayerNorm, RMSNorm
+        from penjing.nn.positions import LearnedPositions
+        from penjing.nn.rope import Rope
+        from penjing.nn.swiglu import SwiGLU
+
+        norm: LayerNorm.Config | RMSNorm.Config
+        mlp: MLP.Config | SwiGLU.Config
+        if self.family == "gpt2":
+            norm = LayerNorm.Config()
+            mlp = MLP.Config(hidden=self.hidden or 4 * self.width, bias=True)
+            mixer = Attention.Config(heads=self.heads, bias=True, output_bias=True, dropout=self.dropout)
+        else:
+            norm = RMSNorm.Config()
+            mlp = SwiGLU.Config(hidden=self.hidden or -(-8 * self.width // 96) * 32)
+            mixer = Attention.Config(
+                heads=self.heads,
+                kv_heads=self.kv_heads,
+                rope=Rope.Config(theta=self.rope_theta),
+                qk_norm=norm if self.family == "qwen3" and isinstance(norm, RMSNorm.Config) else None,
+                dropout=self.dropout if self.family == "llama" else 0.0,
+            )
+        block = Block.Config(mixer=mixer, mlp=mlp, norm=norm, dropout=self.dropout)
+        return LanguageModel.Config(
+            vocab=vocab,
+            width=self.width,
+            layers=(block,) * self.layers,
+            context=self.context,
+            norm=norm,
+            tied=self.tied,
+            positions=LearnedPositions.Config() if self.family == "gpt2" else None,
+            embedding_dropout=self.dropout,
+            init_std=self.init_std,
+            zero_outputs=self.zero_outputs,
+        )
+
+
+class Training(Settings):
+    """How to train: what a stage says of the Trainer."""
+
+    optimizer: Literal["muon", "adamw"] = "muon"
+    learning_rate: float = 0.01
+    """Peak, of hidden matrices with Muon, of everything with AdamW."""
+    adamw_learning_rate: float | None = None
+    """Peak of what Muon leaves to AdamW; by default the same."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.1
+    schedule: Literal["constant", "cosine", "linear", "wsd"] = "wsd"
+    warmup: float = 0.02
+    """The fraction of the run in which the learning rate rises."""
+    decay: float = 0.5
+    """wsd: the last fraction of the run, in which it falls."""
+    final: float = 0.0
+    """What is left of the peak at the end."""
+    batch: int = 16
+    """Rows of a micro-batch."""
+    accumulate: int = 1
+    """Micro-batches of a step."""
+    grow: float = 0.0
+    """The fraction of the run over which the micro-batches of a step grow to `accumulate`."""
+    steps: int | None = None
+    tokens: int | None = None
+    minutes: float | None = None
+    """The budget: steps, tokens or minutes, whichever ends first."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: bool = False
+    gradient_checkpointing: bool = False
+    clip: float | None = 1.0
+    validate_every: int | None = None
+    checkpoint_every: int | None = None
+    keep: int = 2
+    wandb: str | None = None
+
+    def trainer(self, seed: int) -> "Trainer.Config":
+        """The `Trainer.Config` that this describes."""
+        from penjing.training.adamw import AdamW
+        from penjing.training.budget import Budget
+        from penjing.training.muon import Muon
+        from penjing.training.schedules import SCHEDULES
+        from penjing.training.trainer import Trainer
+
+        adamw = AdamW.Config(
+            learning_rate=self.adamw_learning_rate or self.learning_rate,
+            betas=self.betas,
+            weight_decay=self.weight_decay,
+        )
+        shape = {"warmup": self.warmup, "decay": self.decay, "final": self.final}
+        kind: Any = SCHEDULES[self.schedule]
+        return Trainer.Config(
+            budget=Budget(self.steps, self.tokens, self.minutes),
+            optimizer=adamw
+            if self.optimizer == "adamw"
+            else Muon.Config(learning_rate=self.learning_rate, weight_decay=self.weight_decay, adamw=adamw),
+            schedule=kind(**{name: value for name, value in shape.items() if name in kind.__dataclass_fields__}),
+            accumulate=self.accumulate,
+            grow=self.grow,
+            clip=self.clip,
+            precision=self.precision,
+            compile=self.compile,
+            gradient_checkpointing=self.gradient_checkpointing,
+            seed=seed,
+            validate_every=self.validate_every,
+            checkpoint_every=self.checkpoint_every,
+            keep=self.keep,
+            wandb=self.wandb,
+        )

@@ -1,0 +1,167 @@
+"""The stages that train: from random weights to a language model, and from that to one that answers."""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from penjing.errors import ConfigError, DataError
+from penjing.recipe import Interrupted, Stage, Workshop
+from penjing.stages.data import Shards, World, load_tokenizer
+from penjing.stages.settings import Model, Training
+
+if TYPE_CHECKING:
+    from penjing.data.batch import TokenBatch
+    from penjing.data.loader import Loader
+    from penjing.models.language_model import LanguageModel
+    from penjing.tokenizer import Tokenizer
+
+_SAMPLE_TOKENS = 60
+
+
+class Pretrain(Stage):
+    """Trains a language model on the shards."""
+
+    model: Model
+    training: Training
+    packing: Literal["best_fit", "stream", "random"] = "best_fit"
+    validation_tokens: int = 50_000
+    """How many tokens each validation during training reads, about."""
+    prompt: str = "\n"
+    """What the samples during training begin with."""
+
+    def run(self, workshop: Workshop) -> dict[str, Any]:
+        """From random weights to `model/`."""
+        import torch
+
+        from penjing.data import shards
+        from penjing.data.loader import PackedLoader, validation_batches
+
+        tokenizer = load_tokenizer(workshop)
+        folder = workshop.made_by(Shards)
+        train, held_out = (shards.Shards.open(folder / name, tokenizer) for name in ("train", "validation"))
+        model = self.model.config(tokenizer.vocab_size).build()
+        model.initialise(torch.Generator().manual_seed(workshop.recipe.seed))
+        workshop.output.print(f"  {model.parameter_count():,} parameters ({self.model.family})")
+        loader = PackedLoader.Config(
+            batch=self.training.batch, context=self.model.context, seed=workshop.recipe.seed, packing=self.packing
+        ).build(train)
+        limit = max(1, self.validation_tokens // (self.training.batch * self.model.context))
+        rows = validation_batches(held_out, self.model.context, self.training.batch, limit=limit)
+        sample = _continuing(tokenizer, self.prompt)
+        result = _train(workshop, self.training, model, tokenizer, loader, _validation(list(rows)), sample)
+        return {"parameters": model.parameter_count(), "epochs": loader.epoch, **result}
+
+
+class Instruct(Stage):
+    """Instruction tuning: goes on with the pretrained model on conversations."""
+
+    training: Training
+    data: str | None = None
+    """Conversations: a file or folder; by default the world's dialogues."""
+    model: str | None = None
+    """A model folder to start from; by default what the pretrain stage made."""
+    context: int | None = None
+    """Tokens of a row; by default the model's context."""
+    validation: int = 200
+    """How many conversations, the last ones, are kept for validation."""
+    prompt: str = "Hello!"
+
+    def run(self, workshop: Workshop) -> dict[str, Any]:
+        """From a base model to `model/`, which answers."""
+        import penjing
+        from penjing.data.instructions import InstructionLoader, RenderedConversations, read
+        from penjing.data.loader import validation_batches
+
+        base = Path(self.model) if self.model else workshop.made_by(Pretrain) / "model"
+        model, tokenizer = penjing.load(base)
+        context = self.context or model.config.context
+        conversations = list(read(self._source(workshop)))
+        if len(conversations) <= self.validation:
+            raise DataError(
+                f"there are {len(conversations)} conversations, and {self.validation} of them are for validation; "
+                f"lower it with --set {workshop.folder.name}.validation=N"
+            )
+        border = len(conversations) - self.validation
+        config = InstructionLoader.Config(batch=self.training.batch, context=context, seed=workshop.recipe.seed)
+        loader = config.build(conversations[:border], tokenizer)
+        workshop.output.print(f"  {loader.rendering}")
+        held_out = RenderedConversations(conversations[border:], tokenizer, context)
+        batches = list(validation_batches(held_out, context, self.training.batch, packing="best_fit"))
+        sample = _answering(tokenizer, self.prompt)
+        result = _train(workshop, self.training, model, tokenizer, loader, _validation(batches), sample)
+        return {"conversations": loader.rendering.conversations, "epochs": loader.epoch, **result}
+
+    def _source(self, workshop: Workshop) -> str | Path:
+        if self.data:
+            return self.data
+        world = workshop.find(World)
+        if world is None:
+            raise ConfigError(
+                f"[{workshop.folder.name}] has no conversations: give it data, or a world stage before it"
+            )
+        return world / "dialogues.jsonl"
+
+
+def _train(
+    workshop: Workshop,
+    training: Training,
+    model: "LanguageModel",
+    tokenizer: "Tokenizer",
+    loader: "Loader",
+    validate: Callable[[Any], Mapping[str, float]],
+    sample: Callable[[Any], str],
+) -> dict[str, Any]:
+    """Next-token training into the stage's folder, from where an interrupted one stopped."""
+    from penjing.training.objectives import next_token
+
+    trainer = training.trainer(workshop.recipe.seed).build(
+        model,
+        next_token,
+        loader,
+        workshop.folder,
+        tokenizer=tokenizer,
+        validate=validate,
+        sample=sample,
+        console=workshop.output,
+    )
+    result = trainer.run()
+    if result.stopped == "interrupted":
+        raise Interrupted
+    return {
+        "steps": result.step,
+        "tokens": result.tokens,
+        "loss": result.loss,
+        "validation_loss": result.validation["loss"],
+        "training_seconds": result.seconds,
+    }
+
+
+def _validation(batches: "Iterable[TokenBatch]") -> Callable[[Any], Mapping[str, float]]:
+    from penjing.evaluation.perplexity import mean_loss
+
+    return lambda model: {"loss": mean_loss(model, batches)}
+
+
+def _continuing(tokenizer: "Tokenizer", prompt: str) -> Callable[[Any], str]:
+    """A sample of what the model writes after a prompt."""
+    from penjing.inference.generate import generate
+
+    def sample(model: "LanguageModel") -> str:
+        text = generate(model, tokenizer, prompt, max_new_tokens=_SAMPLE_TOKENS, temperature=0.8, top_p=0.95, seed=1)
+        return prompt + str(text)
+
+    return sample
+
+
+def _answering(tokenizer: "Tokenizer", prompt: str) -> Callable[[Any], str]:
+    """A sample of what the model answers."""
+    from penjing.inference.chat_model import Text
+    from penjing.inference.local import LocalChatModel
+    from penjing.inference.sampling import Sampling
+
+    def sample(model: "LanguageModel") -> str:
+        chat = LocalChatModel(model, tokenizer)
+        pieces = chat.stream([{"role": "user", "content": prompt}], Sampling(0.0, max_new_tokens=_SAMPLE_TOKENS))
+        return f"> {prompt}\n" + "".join(piece.text for piece in pieces if isinstance(piece, Text))
+
+    return sample
