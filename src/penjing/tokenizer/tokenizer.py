@@ -13,6 +13,7 @@ never forge, the ids that begin and end a document, the chat template, and files
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -99,7 +100,10 @@ class Tokenizer:
         self.vocab_size = max(len(model.tokens), 1 + max(outside.values(), default=-1))
         self.bos_id, self.eos_id, self.pad_id = (self._id_of(name) for name in (bos, eos, pad))
         self._special_ids = frozenset(self.special_tokens.values())
-        self._outside_bytes = {number: text.encode() for text, number in self.added_tokens.items()}
+        # the bytes of tokens outside the model, where special ones have none, and where they have their names
+        self._silent = {number: text.encode() for text, number in self.added_tokens.items()}
+        self._spoken = self._silent | {number: text.encode() for text, number in self.special_tokens.items()}
+        self._silent |= dict.fromkeys(self.special_tokens.values(), b"")
 
     def _check(self, outside: Mapping[str, int]) -> None:
         owners: dict[int, str] = {}
@@ -162,7 +166,7 @@ class Tokenizer:
             return list(pool.map(self.encode, texts))
 
     def encode_stretches(self, text: str, *, at_start: bool = True) -> list[tuple[int, int, NDArray[np.int32]]]:
-        """The stretches of `text` encoded by themselves, as `(start, end, ids)`: added tokens, and what is between them.
+        """The stretches of `text` encoded by themselves, as `(start, end, ids)`: added tokens, and what lies between.
 
         Special tokens are plain text here. All ids together are those that `encode` gives.
         """
@@ -232,33 +236,33 @@ class Tokenizer:
         Raises:
             TokenizerError: an id is not in the vocabulary.
         """
-        names = {} if skip_special else {number: text.encode() for text, number in self.special_tokens.items()}
+        outside = self._silent if skip_special else self._spoken
         parts: list[bytes] = []
-        plain: list[int] = []
-        for number in map(int, ids):
-            outside = number in self._special_ids or number in self._outside_bytes
-            if not outside:
-                if not 0 <= number < len(self.model.tokens):
-                    raise TokenizerError(f"id {number} is outside the vocabulary of {self.vocab_size}")
-                plain.append(number)
-                continue
-            if plain:
-                parts.append(self.model.decode_bytes(plain, at_start=at_start and not any(parts)))
-                plain = []
-            parts.append(self._outside_bytes.get(number) or names.get(number, b""))
-        if plain:
-            parts.append(self.model.decode_bytes(plain, at_start=at_start and not any(parts)))
+        for is_outside, group in groupby(map(int, ids), key=outside.__contains__):
+            if is_outside:
+                parts += [outside[number] for number in group]
+                at_start = at_start and not any(parts)
+            else:
+                plain = [number for number in group if self._in_model(number)]
+                parts.append(self.model.decode_bytes(plain, at_start=at_start))
+                at_start = False
         return b"".join(parts)
+
+    def _in_model(self, number: int) -> bool:
+        """Whether the model gives this id its bytes; ids between the model's and the special ones stand for nothing."""
+        if not 0 <= number < self.vocab_size:
+            raise TokenizerError(f"id {number} is outside the vocabulary of {self.vocab_size}")
+        return number < len(self.model.tokens)
 
     def token_bytes(self, id: int) -> bytes:
         """The bytes that one id stands for in text; `b""` for a special token."""
-        if id in self._special_ids:
-            return b""
-        if id in self._outside_bytes:
-            return self._outside_bytes[id]
-        if not 0 <= id < self.vocab_size:
-            raise TokenizerError(f"id {id} is outside the vocabulary of {self.vocab_size}")
-        return self.model.tokens[id] if id < len(self.model.tokens) else b""
+        if id in self._silent:
+            return self._silent[id]
+        return self.model.tokens[id] if self._in_model(id) else b""
+
+    def is_special(self, id: int) -> bool:
+        """Whether an id is a special token's."""
+        return id in self._special_ids
 
     def token_id(self, token: str) -> int | None:
         """The id of a special or added token, or of a text that is one token of the model; None when there is none."""
