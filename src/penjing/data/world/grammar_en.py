@@ -138,7 +138,10 @@ def _verb(c: Clause, person: str, invert: bool) -> tuple[str, str]:
     verb, tense = c.verb, c.tense
     third = person == "3"
     if tense in _MODAL:
-        return _MODAL[tense] + (" not" if c.negated else ""), verb.base
+        modal = _MODAL[tense]
+        if c.negated:
+            modal += "not" if modal == "can" and not invert else " not"
+        return modal, verb.base
     if verb in _BE and tense in ("past", "present"):
         if tense == "past":
             form = "were" if person == "p" else "was"

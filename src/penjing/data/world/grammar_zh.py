@@ -25,6 +25,7 @@ _MARKS = {
     "should": ("应该", "不应该"),
     "base": ("", "不"),
 }
+_BARE = frozenset("大小新旧老好坏长短高矮")
 _QUESTION_WORD = {"s": "谁", "o": "什么", "r": "谁", "p": "哪里", "q": "什么样", "when": "什么时候"}
 
 
@@ -39,11 +40,11 @@ def measure(head: Thing | Person | Place | Word) -> str:
 
 
 def _with(adjectives: tuple[Adjective | Word, ...], word: str) -> str:
-    """Long adjectives with 的 first, one-character adjectives directly before the noun: 红色的大球."""
+    """Adjectives with 的 first, the few that need none directly before the noun: 红色的大球."""
     if not adjectives:
         return word
-    long = "".join([a.zh + "的" for a in adjectives if len(a.zh) > 1])
-    return long + "".join([a.zh + ("的" if len(word) == 1 else "") for a in adjectives if len(a.zh) == 1]) + word
+    long = "".join([a.zh + "的" for a in adjectives if a.zh not in _BARE])
+    return long + "".join([a.zh for a in adjectives if a.zh in _BARE]) + word
 
 
 def noun_phrase(p: NounPhrase, case: str = "subject") -> str:

@@ -15,6 +15,7 @@ T = TypeVar("T")
 
 _NOT_CARRIED = {"body", "sky", "nature", "building", "mammal", "bird", "fish", "insect", "reptile", "animal", "seasoning"}
 _ANIMALS = {"animal"}
+_ODD_FOR_GROWN = ("shape", "position", "state", "weight")
 _GROWN = {"animal", "plant", "food", "drink"}
 _NO_STORY = {"home", "corner", "roof", "sky", "space", "ground", "ocean", "desert"}
 
@@ -66,7 +67,8 @@ class Vocabulary:
         found = self.fitting.get(thing.en)
         if found is None:
             accepted = {"thing", thing.en, *self.ancestors[thing.category]}
-            found = tuple(a for a in self.lexicon.adjectives if accepted.intersection(a.fits))
+            odd = _ODD_FOR_GROWN if self.ancestors[thing.category] & _GROWN else ()
+            found = tuple(a for a in self.lexicon.adjectives if accepted.intersection(a.fits) and a.kind not in odd)
             self.fitting[thing.en] = found
         return found
 

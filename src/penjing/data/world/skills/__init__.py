@@ -9,8 +9,8 @@ from penjing.data.world.quiz import Quiz
 from penjing.data.world.scene import Scene
 from penjing.errors import DataError, nearest
 
-_EASY = ("facts", "reading", "location", "dialogue", "compare", "sequence")
-_HARD: tuple[str, ...] = ()
+_EASY = ("facts", "reading", "location", "dialogue", "compare", "sequence", "tools", "refusal")
+_HARD = ("arithmetic", "translation", "counting", "objects", "deduction", "words", "calendar", "instructions")
 
 
 class SkillModule(Protocol):

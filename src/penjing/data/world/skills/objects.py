@@ -1,0 +1,97 @@
+"""Two steps of thought: a thing is where its holder went; who gave what to whom; who has it now."""
+
+from penjing.data.world.items import Skill
+from penjing.data.world.lexicon import Thing
+from penjing.data.world.quiz import Question, Quiz
+from penjing.data.world.scene import Scene
+from penjing.data.world.simulate import State
+from penjing.data.world.syntax import BE_AT, GIVE, HAVE, Clause, Phrase
+from penjing.data.world.telling import answers, ask, narrate
+
+SKILL = Skill("objects", False, "Where a carried thing is, who has it, and who gave what to whom.", 0.36)
+
+
+def quiz(scene: Scene, questions: int) -> Quiz:
+    """People move, take, put down and give things; questions about the things."""
+    dice = scene.dice
+    steps = scene.length(3, 5, 8)
+    people = scene.names(2 if steps < 5 else 3)
+    things = scene.companions("things", scene.words.artefacts, 2)
+    places = scene.places(3)
+    state = State(people, places, things)
+    state.move(scene, people[0], places[0])
+    state.take(scene, people[0], things[0])
+    while len(state.clauses) < steps:
+        _event(scene, state)
+    kinds = [_where, _where, _who_has, _who_has, _gave]
+    asked: list[Question] = []
+    while len(asked) < min(questions, 3):
+        question = dice.pick(kinds)(scene, state, dice.pick(things))
+        if question is not None and question.text not in [q.text for q in asked]:
+            question.difficulty = steps - 2
+            asked.append(question)
+        elif dice.chance(0.1):
+            break
+    while not asked:
+        question = _where(scene, state, things[0]) or _who_has(scene, state, things[0])
+        assert question is not None
+        asked.append(question)
+    return Quiz(narrate(scene, state.clauses), asked)
+
+
+def _event(scene: Scene, state: State) -> None:
+    """Something that can happen now."""
+    dice = scene.dice
+    person = dice.pick(state.people)
+    x = dice.random()
+    held = [t for t in state.things if state.holder.get(t.en) is person]
+    if held and x < 0.3:
+        others = [p for p in state.people if p is not person]
+        state.give(scene, person, dice.pick(held), dice.pick(others))
+    elif held and x < 0.42 and person in state.at:
+        state.drop(scene, person, dice.pick(held))
+    elif x < 0.6:
+        free = [t for t in state.things if t.en not in state.holder]
+        if free:
+            state.take(scene, person, dice.pick(free))
+    else:
+        here = state.at.get(person)
+        state.move(scene, person, dice.pick([p for p in state.places if p is not here]))
+
+
+def _where(scene: Scene, state: State, thing: Thing) -> Question | None:
+    place = state.where(thing)
+    if place is None:
+        return None
+    the = Phrase(thing, "the")
+    truth = Clause(the, BE_AT, place=place, tense="present")
+    seen = list(dict.fromkeys(c.place for c in state.clauses if c.place is not None))
+    it = scene.t(f"It is {scene.g.where(place)}", f"它{scene.g.where(place)}")
+    return Question(ask(scene, truth, "p"), (*answers(scene, truth, "p"), it), tuple(scene.g.where(p) for p in seen))
+
+
+def _who_has(scene: Scene, state: State, thing: Thing) -> Question | None:
+    holder = state.holder.get(thing.en)
+    if holder is None:
+        return None
+    truth = Clause(holder, HAVE, Phrase(thing, "the"), tense="present")
+    return Question(ask(scene, truth, "s"), answers(scene, truth, "s"), _people(scene, state))
+
+
+def _gave(scene: Scene, state: State, thing: Thing) -> Question | None:
+    """Only where the thing changed hands once, so that there is one answer."""
+    gifts = [gift for gift in state.gifts if gift[1] is thing]
+    if len(gifts) != 1:
+        return None
+    giver, _, taker = gifts[0]
+    truth = Clause(giver, GIVE, Phrase(thing, "the"), taker)
+    slot = scene.dice.pick(("s", "r", "o"))
+    if slot == "o" and sum(g[0] is giver and g[2] is taker for g in state.gifts) != 1:
+        return None
+    options = tuple(scene.word(t) for t in state.things) if slot == "o" else _people(scene, state)
+    return Question(ask(scene, truth, slot), answers(scene, truth, slot), options)
+
+
+def _people(scene: Scene, state: State) -> tuple[str, ...]:
+    told = {c.subject for c in state.clauses} | {c.to for c in state.clauses}
+    return tuple(scene.word(p) for p in state.people if p in told)
