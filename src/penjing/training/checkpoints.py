@@ -6,8 +6,8 @@
       random.safetensors      the state of each random generator, as bytes
       trainer.json            step, tokens, seconds, data position, configuration, the size of every other file
 
-A folder takes its name only once all of it is on the disk, so a killed run leaves whole checkpoints and perhaps a hidden
-`.partial` one, which is ignored. Nothing is pickled.
+A folder takes its name only once all of it is on the disk, so a killed run leaves whole checkpoints and perhaps a
+hidden `.partial` one, which is ignored. Nothing is pickled.
 """
 
 import re
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from penjing.errors import CheckpointError, PenjingError, TrainingError
 from penjing.files import atomic_folder, read_json
+from penjing.models.folder import load_model, write_into
 from penjing.models.language_model import LanguageModel
 from penjing.training import randomness
 
@@ -123,7 +124,8 @@ class Checkpoints:
         return Checkpoint(path, self._record_of[path])
 
     def newest(self) -> Checkpoint | None:
-        """The whole checkpoint with the most steps; damaged ones are passed over, and said."""
+        """The whole checkpoint with the most steps; damaged and half-written ones are passed over, and said."""
+        self._tidy()
         for path in reversed(self._paths()):
             checkpoint = self._open(path)
             if checkpoint:
@@ -135,7 +137,7 @@ class Checkpoints:
         scored = [c for c in map(self._open, self._paths()) if c and c.score is not None]
         return min(scored, key=lambda checkpoint: checkpoint.score or 0.0, default=None)
 
-    def tidy(self) -> None:
+    def _tidy(self) -> None:
         """Removes what killed runs left half-written, and says so."""
         for path in self.folder.glob(".step-*"):
             if path.is_dir():
@@ -170,9 +172,7 @@ class Checkpoints:
 def save_model(folder: Path, model: nn.Module, tokenizer: Any = None) -> None:
     """Writes a model: a language model as a Hugging Face folder, any other module as its named tensors."""
     if isinstance(model, LanguageModel):
-        from penjing.models.folder import save
-
-        save(folder, model, tokenizer)
+        write_into(folder, model, tokenizer)
     else:
         _write(folder / _WEIGHTS, _tensors(model))
 
@@ -184,8 +184,6 @@ def load_weights(folder: Path, model: nn.Module) -> None:
         CheckpointError: the weights are damaged, or of another shape.
     """
     if isinstance(model, LanguageModel):
-        from penjing.models.folder import load_model
-
         saved: Mapping[str, Tensor] = load_model(folder).state_dict()
     else:
         saved = _read(folder / _WEIGHTS)
@@ -220,4 +218,6 @@ def _read(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}); delete its folder to go on from an earlier checkpoint") from None
+        raise CheckpointError(
+            f"{path} cannot be read ({error}); delete its folder to go on from an earlier checkpoint"
+        ) from None

@@ -1,4 +1,4 @@
-"""One optimizer step: forward and backward over micro-batches, normalize, clip, update. The loop around it is the Trainer.
+"""One optimizer step: forward and backward over micro-batches, normalize, clip, update. The Trainer loops over it.
 
     total, weight = sum over micro-batches of objective(model, batch)       each a sum, not a mean
     gradient      = d total / d weights, divided by weight
@@ -58,6 +58,11 @@ class Outcome:
         else:
             self._numbers = numbers
 
+    @property
+    def arrived(self) -> bool:
+        """Whether `read` needs no waiting."""
+        return self._ready is None or self._ready.query()
+
     def read(self) -> tuple[float, float]:
         """The mean loss and the gradient norm before clipping; waits for the device if they are not there yet.
 
@@ -110,9 +115,7 @@ class Engine:
         total, weight, sums = self._gradients(batches)
         gradients = self.weights.gradients
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))) / weight
-        outcome = Outcome(
-            torch.stack([total / weight, norm]), {name: value / weight for name, value in sums.items()}
-        )
+        outcome = Outcome(torch.stack([total / weight, norm]), {name: value / weight for name, value in sums.items()})
         if self.device.type == "cpu":
             outcome.read()
         scale = torch.ones_like(norm) if self.clip is None else (self.clip / (norm + 1e-6)).clamp(max=1.0)
@@ -171,7 +174,7 @@ def recompute_activations(model: nn.Module) -> Callable[[], None]:
         return again
 
     for block in blocks:
-        block.forward = wrap(block.forward)  # type: ignore[method-assign]
+        block.forward = wrap(block.forward)
 
     def undo() -> None:
         for block in blocks:

@@ -4,9 +4,12 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import nn
+
+from penjing.errors import TrainingError
 
 
 def describe(value: Any) -> Any:
@@ -33,6 +36,20 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in model.parameters()),
         "weights": digest,
     }
+
+
+def refuse_changes(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+    """Lets a run go on only as what it was.
+
+    Raises:
+        TrainingError: something differs; each difference is named.
+    """
+    differ = differences(before, now)
+    if differ:
+        raise TrainingError(
+            f"{folder} holds another run: {'; '.join(differ)}. "
+            "Undo the change to go on with it, or choose another folder"
+        )
 
 
 def differences(before: Any, now: Any, name: str = "") -> list[str]:

@@ -15,8 +15,9 @@ O has entries of size 1/sqrt(max(rows, columns)), so with the factor above an up
 that of AdamW: learning rates of the two are comparable. Embeddings, the head, norms and biases are not maps
 between hidden vectors, and are left to AdamW, inside this one optimizer.
 
-Sources: Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024 (kellerjordan.github.io/posts/muon);
-the scale: Liu et al., "Muon is Scalable for LLM Training", 2025, arXiv:2502.16982, section 2.2.
+Sources: Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024, a web page at
+kellerjordan.github.io/posts/muon; the scale: Liu et al., "Muon is Scalable for LLM Training", 2025, arXiv:2502.16982,
+section 2.2.
 Departs from them: matrices of one shape are orthogonalized in one batched product, tall ones as their transposes.
 """
 
@@ -52,7 +53,7 @@ class Muon(torch.optim.Optimizer):
         iterations: int = 5
         """Newton-Schulz iterations; fewer are faster and less exact."""
         precision: str = "auto"
-        """What Newton-Schulz computes in: "fp32", "bf16", or "auto" for what measures faster. Momentum is always fp32."""
+        """What Newton-Schulz computes in: "fp32", "bf16", or "auto" for what measures faster. Momentum is fp32."""
         adamw: AdamW.Config = field(default_factory=lambda: AdamW.Config(learning_rate=5e-3))
         """For embeddings, head, norms and biases."""
 
@@ -109,14 +110,14 @@ def _muon_step(group: dict[str, Any], state: dict[Any, dict[str, Tensor]]) -> No
         if parameter.grad is not None:
             if not state[parameter]:
                 state[parameter]["momentum"] = torch.zeros_like(parameter)
-            rows, columns = parameter.shape
-            by_shape[min(rows, columns), max(rows, columns)].append(parameter)
+            by_shape[min(parameter.shape), max(parameter.shape)].append(parameter)
     for shape, parameters in by_shape.items():
         stack = torch.empty(len(parameters), *shape, dtype=group["dtype"], device=parameters[0].device)
         for wide, parameter in zip(stack, parameters, strict=True):
-            momentum = state[parameter]["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
-            ahead = torch.lerp(parameter.grad, momentum, group["momentum"])
-            wide.copy_(_wide(ahead))
+            gradient = parameter.grad
+            assert gradient is not None
+            momentum = state[parameter]["momentum"].lerp_(gradient, 1 - group["momentum"])
+            wide.copy_(_wide(torch.lerp(gradient, momentum, group["momentum"])))
         directions = orthogonalize(stack, group["iterations"])  # (matrices, short side, long side)
         step = -group["lr"] * update_scale(*shape)
         for direction, parameter in zip(directions, parameters, strict=True):

@@ -97,7 +97,11 @@ def plot_run(folder: Path, levels: Mapping[str, float] | None = None) -> list[Pa
         return []
     x = [line["step"] for line in steps]
     loss = Plot(
-        "Loss", "step", "nats per token", [Curve("training", x, [line["loss"] for line in steps], smooth=True), *_validation(lines)], levels or {}
+        "Loss",
+        "step",
+        "nats per token",
+        [Curve("training", x, [line["loss"] for line in steps], smooth=True), *_validation(lines)],
+        levels or {},
     )
     rate = Plot("Learning rate", "step", "learning rate", [Curve("", x, [line["learning_rate"] for line in steps])])
     paths = [folder / "loss.png", folder / "learning_rate.png"]
@@ -117,8 +121,10 @@ def running_mean(values: Sequence[float], span: int) -> list[float]:
 
 
 def _validation(lines: Sequence[Mapping[str, Any]]) -> list[Curve]:
-    found = [(line["step"], line["validation"]["loss"]) for line in lines if "loss" in line.get("validation", {})]
-    return [Curve("validation", *zip(*found, strict=True), points=True)] if found else []
+    found = [line for line in lines if "loss" in line.get("validation", {})]
+    if not found:
+        return []
+    return [Curve("validation", [f["step"] for f in found], [f["validation"]["loss"] for f in found], points=True)]
 
 
 def _draw(axes: "Axes", curve: Curve, colour: str) -> None:
@@ -126,7 +132,9 @@ def _draw(axes: "Axes", curve: Curve, colour: str) -> None:
     if curve.smooth and len(y) > 20:
         axes.plot(curve.x, y, color=colour, alpha=0.2, linewidth=0.8)
         y = running_mean(y, len(y) // 50 + 2)
-    axes.plot(curve.x, y, color=colour, linewidth=2, label=curve.label, marker="o" if curve.points else None, markersize=4)
+    axes.plot(
+        curve.x, y, color=colour, linewidth=2, label=curve.label, marker="o" if curve.points else None, markersize=4
+    )
 
 
 def _cycle(count: int) -> list[str]:

@@ -87,15 +87,12 @@ class LineDisplay:
         self._every = every
         self._next = 0.0
         self._smooth = _Smooth()
-        self._waiting: Reading | None = None
 
     def step(self, reading: Reading) -> None:
         """A line when one is due."""
         loss = self._smooth(reading.loss)
-        self._waiting = reading
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + self._every
-            self._waiting = None
             self._print(_line(reading, loss))
 
     def say(self, text: str) -> None:
@@ -107,9 +104,7 @@ class LineDisplay:
         self._print("\n".join(f"    | {line}" for line in text.strip().splitlines()))
 
     def close(self) -> None:
-        """A line for the last step, if it has had none."""
-        if self._waiting:
-            self._print(_line(self._waiting, self._smooth.value))
+        """Nothing is left to show."""
 
     def _print(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)

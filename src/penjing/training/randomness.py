@@ -51,7 +51,9 @@ def restore(states: dict[str, Tensor]) -> None:
         np.random.set_state(("MT19937", np.array(keys, dtype=np.uint32), position, has_gauss, cached))
         torch.set_rng_state(states["torch"])
     except (KeyError, ValueError, IndexError, TypeError, RuntimeError) as error:
-        raise CheckpointError(f"the checkpoint's random state is damaged ({error}); use an earlier checkpoint") from None
+        raise CheckpointError(
+            f"the checkpoint's random state is damaged ({error}); use an earlier checkpoint"
+        ) from None
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             if f"cuda{index}" in states:

@@ -1,8 +1,8 @@
-"""Learning-rate schedules: functions from the progress of a run, 0 to 1, to a factor on the peak learning rate.
+r"""Learning-rate schedules: functions from the progress of a run, 0 to 1, to a factor on the peak learning rate.
 
-    constant   ________      cosine   /‾‾\\_      linear   /\\       WSD   /‾‾‾\\
-              /                      /     \\__            /  \\           /     \\
-                                                         /    \\         /       \\
+    constant  ________    cosine  /‾\       linear  /\       WSD  /‾‾‾‾\
+             /                   /   \_            /   \         /      \
+            /                   /      \_         /     \       /        \
 
 All warm up linearly over their first `warmup` of the run, because the optimizers' averages are not yet worth much.
 

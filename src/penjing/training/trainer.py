@@ -1,7 +1,8 @@
 """The Trainer: the one training loop of the project.
 
 It draws batches, lets the engine take steps, spends the budget, and does what every run needs besides: learning-rate
-schedule, validation, samples, metrics, checkpoints, resuming, Ctrl-C, plots. What is learned is the objective's business.
+schedule, validation, samples, metrics, checkpoints, resuming, Ctrl-C, plots. What is learned is the objective's
+business.
 
     result = Trainer.Config(budget=Budget(minutes=5)).build(model, next_token, loader, Path("runs/first")).run()
 
@@ -10,12 +11,13 @@ generators, data position and optimizer state are part of it, and validation and
 training would see.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, Protocol
 
 import torch
 from rich.console import Console
@@ -23,7 +25,7 @@ from torch import nn
 
 from penjing import __version__
 from penjing.device import choose_device, choose_precision
-from penjing.errors import ConfigError, TrainingError
+from penjing.errors import ConfigError, DataError, TrainingError
 from penjing.files import atomic_folder
 from penjing.training import identity, randomness
 from penjing.training.adamw import AdamW
@@ -33,18 +35,17 @@ from penjing.training.engine import (
     Batch,
     Engine,
     NotFinite,
-    Outcome,
     compile_blocks,
     count_tokens,
     origins,
     recompute_activations,
 )
 from penjing.training.interrupt import Interrupt
-from penjing.training.metrics import MetricsLog, read_metrics
+from penjing.training.journal import Journal, StepFacts
 from penjing.training.muon import Muon
 from penjing.training.objectives import Objective
 from penjing.training.plots import plot_run
-from penjing.training.progress import Reading, choose_display, duration
+from penjing.training.progress import choose_display, duration
 from penjing.training.schedules import WSD, Schedule
 
 
@@ -59,6 +60,10 @@ class Loader(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes to a saved position."""
+
+
+_CHECKPOINT_SECONDS = 300.0
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,7 @@ class Trainer:
                 raise ConfigError(f"grow is {self.grow}; it is a fraction of the run, from 0 to 1")
             if self.clip is not None and not self.clip > 0:
                 raise ConfigError(f"clip is {self.clip}; it must be more than 0, or none at all")
-            if self.save_dtype not in ("fp32", "bf16"):
+            if self.save_dtype not in _DTYPES:
                 raise ConfigError(f"save_dtype is '{self.save_dtype}'; it is 'fp32' or 'bf16'")
 
         def build(self, model: nn.Module, objective: Objective, loader: Loader, out: Path, **more: Any) -> "Trainer":
@@ -179,7 +184,14 @@ class Trainer:
         self._sample = sample
         self._display = choose_display(config.display, console)
         self._checkpoints = Checkpoints(out / "checkpoints", config.keep, self._display.say)
-        self._identity = self._describe()
+        self._saved: Checkpoint | None = None
+        self._saved_at = time.perf_counter()
+        self._spent = Spent()
+        self._step_seconds = 0.0
+        self._tenth = 0
+        self._validation: Mapping[str, float] = {}
+        self._score: float | None = None
+        self._best_score = math.inf
 
     def run(self) -> Result:
         """Trains until the budget is spent or someone interrupts.
@@ -189,27 +201,43 @@ class Trainer:
                 another run.
         """
         self._clock = time.perf_counter()
-        undo: Callable[[], None] | None = None
-        with Interrupt() as interrupt:
+        with Interrupt() as interrupt, ExitStack() as stack:
+            stack.callback(self._display.close)
+            saved = self._checkpoints.newest()
+            engine = self._build_engine(saved)
+            stack.callback(engine.weights.restore)
+            if saved:
+                self._resume(saved, engine)
+            else:
+                randomness.seed_everything(self.config.seed)
+            self._journal = self._open_journal()
+            stack.callback(self._journal.close)
+            if self.config.gradient_checkpointing:
+                stack.callback(recompute_activations(self.model))
+            if self.config.compile:
+                compile_blocks(self.model)
+            self.model.train()
             try:
-                self._prepare()
-                if self.config.gradient_checkpointing:
-                    undo = recompute_activations(self.model)
-                if self.config.compile:
-                    compile_blocks(self.model)
-                while not interrupt.asked and self.config.budget.progress(self._spent) < 1:
-                    self._step()
-                    self._after_step()
-                return self._finish(interrupt.asked)
-            finally:
-                if undo:
-                    undo()
-                self._close()
+                while not interrupt.asked and self._progress < 1:
+                    self._step(engine)
+                    self._after_step(engine)
+                return self._finish(engine, interrupt.asked)
+            except NotFinite as error:
+                good = (
+                    f"the last good checkpoint is {self._saved.path}" if self._saved else "there is no checkpoint yet"
+                )
+                raise TrainingError(
+                    f"{error}; {good}. Try a lower learning rate, a longer warm-up or precision fp32"
+                ) from None
+
+    @property
+    def _progress(self) -> float:
+        return self.config.budget.progress(self._spent)
 
     # --- beginning -------------------------------------------------------------------------------------------------
 
     def _describe(self) -> dict[str, Any]:
-        """What a resumed run must have in common with the one it resumes."""
+        """What a resumed run must have in common with the one that it resumes."""
         config = self.config
         return {
             "model": identity.describe_model(self.model),
@@ -222,277 +250,195 @@ class Trainer:
             "seed": config.seed,
         }
 
-    def _prepare(self) -> None:
-        self._spent = Spent()
-        self._loss = float("nan")
-        self._validation: Mapping[str, float] = {}
-        self._score: float | None = None
-        self._step_seconds = 0.0
-        self._progress_before = 0.0
-        self._pending: tuple[Outcome, dict[str, float], str] | None = None
-        self._metrics: MetricsLog | None = None
-        self._engine: Engine | None = None
-        self._checkpoints.tidy()
-        self._saved = self._checkpoints.newest()
-        self._saved_at = time.perf_counter()
-        self._engine = self._build_engine(self._saved)
-        if self._saved:
-            self._resume(self._saved)
-        else:
-            randomness.seed_everything(self.config.seed)
-            self._tell_of_lost_steps(0)
-        best = self._checkpoints.best()
-        self._best_score = best.score if best and best.score is not None else float("inf")
-        self._metrics = MetricsLog(
-            self.out,
-            int(self._spent.steps),
-            wandb_project=self.config.wandb,
-            config=identity.describe(self.config),
-        )
-        self._progress_before = self.config.budget.progress(self._spent)
-        self.model.train()
-
     def _build_engine(self, saved: Checkpoint | None) -> Engine:
-        device = choose_device(self.config.device)
         if saved:
-            self._check_identity(saved)
-        # a measurement could come out otherwise on another day, and the bits with it: a resumed run keeps its choice
-        self._chosen = dict(saved.record["precision"]) if saved else {}
-        dtype = self._choose("compute", self.config.precision, device)
+            identity.refuse_changes(saved.record["identity"], self._describe(), self.out)
+        device = choose_device(self.config.device)
+        # a measurement could come out otherwise on another day, and the bits with it: a resumed run keeps its choices
+        self._precision = dict(saved.record["precision"]) if saved else {}
+        reason = self._choose_precision("compute", self.config.precision, device)
         optimizer = self.config.optimizer
         if isinstance(optimizer, Muon.Config):
-            self._choose("newton_schulz", optimizer.precision, device)
-            optimizer = replace(optimizer, precision=self._chosen["newton_schulz"])
+            self._choose_precision("newton_schulz", optimizer.precision, device)
+            optimizer = replace(optimizer, precision=self._precision["newton_schulz"])
+        told = f"training on {device.type} in {self._precision['compute']} ({reason}), for {self.config.budget}"
+        self._display.say(told)
+        dtype = _DTYPES[self._precision["compute"]]
         return Engine(self.model, self.objective, optimizer, device=device, dtype=dtype, clip=self.config.clip)
 
-    def _choose(self, what: str, asked: str, device: torch.device) -> torch.dtype:
-        dtype, reason = choose_precision(self._chosen.get(what, asked) if asked == "auto" else asked, device)
-        if what == "compute" and not self._chosen:
-            self._display.say(f"training on {device.type} in {_NAMES[dtype]} ({reason}), for {self.config.budget}")
-        self._chosen[what] = _NAMES[dtype]
-        return dtype
+    def _choose_precision(self, what: str, asked: str, device: torch.device) -> str:
+        """Settles one precision; returns why it is that one."""
+        before = self._precision.get(what)
+        if asked == "auto" and before:
+            return "as before"
+        dtype, reason = choose_precision(asked, device)
+        self._precision[what] = next(name for name, known in _DTYPES.items() if known == dtype)
+        if before:
+            identity.refuse_changes({f"{what} precision": before}, {f"{what} precision": asked}, self.out)
+        return reason
 
-    def _check_identity(self, saved: Checkpoint) -> None:
-        before = dict(saved.record["identity"])
-        differ = identity.differences(before, self._identity)
-        fingerprint = saved.record["data"].get("fingerprint")
-        if fingerprint != self.loader.state_dict().get("fingerprint"):
-            differ.append("the data is not the data that it was trained on")
-        asked = self.config.precision
-        if asked not in ("auto", saved.record["precision"]["compute"]):
-            differ.append(f"precision was {saved.record['precision']['compute']}, is now {asked}")
-        if differ:
-            raise TrainingError(
-                f"{self.out} holds another run: {'; '.join(differ)}. "
-                "Undo the change to go on with it, or choose another folder"
-            )
-
-    def _resume(self, saved: Checkpoint) -> None:
-        assert self._engine
-        with self._engine.weights.held():
+    def _resume(self, saved: Checkpoint, engine: Engine) -> None:
+        with engine.weights.held():
             saved.load_weights(self.model)
-        saved.load_optimizer(self._engine.optimizer, self._engine.weights.trained)
+        saved.load_optimizer(engine.optimizer, engine.weights.trained)
         saved.load_random()
-        self.loader.load_state_dict(saved.record["data"])
-        record = saved.record
-        self._spent = Spent(record["step"], record["tokens"], record["seconds"])
-        self._clock -= record["seconds"]
-        self._loss, self._validation = record["loss"], record["validation"]
+        try:
+            self.loader.load_state_dict(saved.record["data"])
+        except DataError as error:
+            raise TrainingError(f"{self.out} holds another run: {error}") from None
+        self._saved = saved
+        self._spent = Spent(saved.step, saved.record["tokens"], saved.record["seconds"])
+        self._clock -= self._spent.seconds
+        self._validation = saved.record["validation"]
         self._score = saved.score
+        self._tenth = int(self._progress * 10)
+        best = self._checkpoints.best()
+        self._best_score = best.score if best and best.score is not None else math.inf
         self._display.say(f"going on from step {saved.step:,} ({saved.path})")
-        if record["threads"] != torch.get_num_threads():
+        if saved.record["threads"] != torch.get_num_threads():
             self._display.say(
-                f"it ran on {record['threads']} threads and now on {torch.get_num_threads()}: "
-                "sums are added in another order, and the last bits may differ"
+                f"it ran on {saved.record['threads']} threads and now runs on {torch.get_num_threads()}: "
+                "sums are added in another order, and last bits may differ"
             )
-        self._tell_of_lost_steps(saved.step)
 
-    def _tell_of_lost_steps(self, resumed: int) -> None:
-        lines = read_metrics(self.out / "metrics.jsonl")
-        lost = max((line["step"] for line in lines), default=0) - resumed
-        if lost > 0:
-            self._display.say(f"{lost:,} step{'s' * (lost > 1)} after the last checkpoint were lost; they are done again")
+    def _open_journal(self) -> Journal:
+        journal = Journal(
+            self.out,
+            self._display,
+            self.config.budget,
+            int(self._spent.steps),
+            self.config.wandb,
+            identity.describe(self.config),
+        )
+        if self._saved:
+            journal.loss = self._saved.record["loss"]
+        return journal
 
     # --- a step ----------------------------------------------------------------------------------------------------
 
-    def _step(self) -> None:
-        assert self._engine
+    def _step(self, engine: Engine) -> None:
         started = time.perf_counter()
-        # a step is judged by where its middle lies, so that neither the first nor the last has a learning rate of 0
-        before = self.config.budget.progress(self._spent)
-        batches = [self._next_batch() for _ in range(self._micro_batches(before))]
+        batches = [self._next_batch() for _ in range(self._micro_batches())]
         tokens = sum(count_tokens(batch) for batch in batches)
+        # a step is judged by where its middle lies, so that neither the first nor the last has a learning rate of 0
         middle = self._spent + Spent(0.5, tokens / 2, self._step_seconds / 2)
         factor = self.config.schedule(self.config.budget.progress(middle))
-        self._origin = origins(batches)
+        step, origin = int(self._spent.steps) + 1, origins(batches)
         try:
-            outcome = self._engine.step(batches, factor)
+            outcome = engine.step(batches, factor)
         except NotFinite as error:
-            self._stop_for(error, int(self._spent.steps) + 1, self._origin)
-        self._read_pending()
-        now = time.perf_counter()
-        self._step_seconds = now - started
-        self._spent = Spent(self._spent.steps + 1, self._spent.tokens + tokens, now - self._clock)
-        line = {
-            "step": int(self._spent.steps),
-            "tokens": int(self._spent.tokens),
-            "seconds": round(self._spent.seconds, 4),
-            "learning_rate": self._engine.optimizer.param_groups[0]["lr"],
-            "tokens_per_second": round(tokens / self._step_seconds, 1),
-        }
-        self._pending = (outcome, line, self._origin)
-        if self._engine.device.type == "cpu":
-            self._read_pending()
+            raise NotFinite(f"{error} at step {step} ({origin})") from None
+        self._step_seconds = time.perf_counter() - started
+        self._spent = Spent(step, self._spent.tokens + tokens, time.perf_counter() - self._clock)
+        facts = StepFacts(
+            step=step,
+            tokens=int(self._spent.tokens),
+            seconds=round(self._spent.seconds, 4),
+            learning_rate=engine.optimizer.param_groups[0]["lr"],
+            tokens_per_second=round(tokens / self._step_seconds, 1),
+        )
+        self._journal.add(outcome, facts, origin)
 
     def _next_batch(self) -> Batch:
         try:
             return next(self.loader)
         except StopIteration:
-            raise TrainingError(f"the loader ran out of batches at step {self._spent.steps:.0f}") from None
+            raise TrainingError(f"the loader ran out of batches after step {self._spent.steps:.0f}") from None
 
-    def _micro_batches(self, progress: float) -> int:
-        if progress >= self.config.grow:
+    def _micro_batches(self) -> int:
+        if self._progress >= self.config.grow:
             return self.config.accumulate
-        return max(1, round(self.config.accumulate * progress / self.config.grow))
-
-    def _read_pending(self) -> None:
-        """Writes down the newest step whose numbers have arrived; on a GPU that is the one before."""
-        if not self._pending:
-            return
-        outcome, line, origin = self._pending
-        self._pending = None
-        try:
-            self._loss, norm = outcome.read()
-        except NotFinite as error:
-            self._stop_for(error, int(line["step"]), origin)
-        assert self._metrics
-        self._metrics.write({"step": line["step"], "loss": self._loss, **line, "grad_norm": norm, **outcome.metrics})
-        spent = Spent(line["step"], line["tokens"], line["seconds"])
-        self._display.step(
-            Reading(
-                step=int(line["step"]),
-                loss=self._loss,
-                learning_rate=line["learning_rate"],
-                tokens_per_second=line["tokens_per_second"],
-                progress=self.config.budget.progress(spent),
-                seconds=spent.seconds,
-                seconds_left=self.config.budget.seconds_left(spent),
-            )
-        )
-
-    def _stop_for(self, error: NotFinite, step: int, origin: str) -> NoReturn:
-        good = f"the last good checkpoint is {self._saved.path}" if self._saved else "there is no checkpoint yet"
-        raise TrainingError(
-            f"{error} at step {step} ({origin}); {good}. Try a lower learning rate, a longer warm-up or precision fp32"
-        ) from None
+        return max(1, round(self.config.accumulate * self._progress / self.config.grow))
 
     # --- between steps ---------------------------------------------------------------------------------------------
 
-    def _after_step(self) -> None:
-        step, progress = int(self._spent.steps), self.config.budget.progress(self._spent)
+    def _after_step(self, engine: Engine) -> None:
+        config, step = self.config, int(self._spent.steps)
         self._score = None
-        every = self.config.validate_every
-        due = step % every == 0 if every else int(progress * 10) > int(self._progress_before * 10)
-        self._progress_before = progress
-        improved = False
-        if due or progress >= 1:
-            improved = self._run_validation()
-        if self._sample and (step % self.config.sample_every == 0 if self.config.sample_every else due):
-            self._run_sample()
-        self._spend_time()
-        every = self.config.checkpoint_every
-        if improved or (step % every == 0 if every else time.perf_counter() - self._saved_at > _CHECKPOINT_SECONDS):
-            self._save()
+        tenth, self._tenth = self._tenth, int(self._progress * 10)
+        due = step % config.validate_every == 0 if config.validate_every else self._tenth > tenth
+        improved = bool(self._validate) and (due or self._progress >= 1) and self._run_validation()
+        if self._sample and (step % config.sample_every == 0 if config.sample_every else due):
+            with self._aside():
+                self._display.sample(self._sample(self.model))
+        self._look_at_clock()
+        if config.checkpoint_every:
+            save = step % config.checkpoint_every == 0
+        else:
+            save = time.perf_counter() - self._saved_at > _CHECKPOINT_SECONDS
+        if save or improved:
+            self._save(engine)
 
     def _run_validation(self) -> bool:
         """Measures the model; whether it is the best so far."""
-        if not self._validate:
-            return False
+        assert self._validate
         with self._aside():
             self._validation = dict(self._validate(self.model))
-        self._spend_time()
-        assert self._metrics
-        line = {"step": int(self._spent.steps), "seconds": round(self._spent.seconds, 4)}
-        self._metrics.write({**line, "validation": self._validation})
-        told = ", ".join(f"{name} {value:.4f}" for name, value in self._validation.items())
-        self._display.say(f"step {self._spent.steps:,.0f}: validation {told}")
+        self._look_at_clock()
+        self._journal.validation(self._spent, self._validation)
         self._score = self._validation.get("loss")
-        if self._score is None or not self._score < self._best_score:
-            return False
-        self._best_score = self._score
-        return True
-
-    def _run_sample(self) -> None:
-        assert self._sample
-        with self._aside():
-            self._display.sample(self._sample(self.model))
+        improved = self._score is not None and self._score < self._best_score
+        if improved and self._score is not None:
+            self._best_score = self._score
+        return improved
 
     @contextmanager
     def _aside(self) -> Iterator[None]:
         """Something done with the model that leaves no trace in its training."""
-        self._read_pending()
+        self._journal.settle()
         self.model.eval()
         with torch.no_grad(), randomness.preserved():
             yield
         self.model.train()
 
-    def _spend_time(self) -> None:
+    def _look_at_clock(self) -> None:
         self._spent = replace(self._spent, seconds=time.perf_counter() - self._clock)
 
-    def _save(self) -> None:
-        assert self._engine
-        assert self._metrics
-        self._read_pending()  # a loss that is not finite must not reach a checkpoint
-        self._metrics.flush()
+    def _save(self, engine: Engine) -> None:
+        self._journal.flush()  # a loss that is not finite must not reach a checkpoint
         record = {
             "step": int(self._spent.steps),
             "tokens": int(self._spent.tokens),
             "seconds": self._spent.seconds,
-            "loss": self._loss,
+            "loss": self._journal.loss,
             "validation": self._validation,
             "score": self._score,
-            "precision": self._chosen,
+            "precision": self._precision,
             "threads": torch.get_num_threads(),
             "data": self.loader.state_dict(),
-            "identity": self._identity,
+            "identity": self._describe(),
             "penjing": __version__,
             "torch": str(torch.__version__),
         }
-        with self._engine.weights.held():
+        with engine.weights.held():
             self._saved = self._checkpoints.save(
-                self.model, self._tokenizer, self._engine.optimizer, self._engine.weights.trained, record
+                self.model, self._tokenizer, engine.optimizer, engine.weights.trained, record
             )
         self._saved_at = time.perf_counter()
-        self._spend_time()
+        self._look_at_clock()
 
     # --- the end ---------------------------------------------------------------------------------------------------
 
-    def _finish(self, interrupted: str) -> Result:
-        assert self._engine
+    def _finish(self, engine: Engine, interrupted: str) -> Result:
         if not self._saved or self._saved.step < self._spent.steps:
-            self._save()
+            self._save(engine)
         assert self._saved
+        told = f"{self._spent.steps:,.0f} steps, {self._spent.tokens:,.0f} tokens, {duration(self._spent.seconds)}"
         if interrupted:
             self._display.say(
-                f"{interrupted}: stopped after step {self._spent.steps:,.0f} and saved {self._saved.path}; "
+                f"{interrupted}: stopped after {told}; saved {self._saved.path}; "
                 "run the same command again to go on from there"
             )
         else:
-            dtype = next(dtype for dtype, name in _NAMES.items() if name == self.config.save_dtype)
-            with self._engine.weights.held(dtype), atomic_folder(self.out / "model") as folder:
+            with engine.weights.held(_DTYPES[self.config.save_dtype]), atomic_folder(self.out / "model") as folder:
                 save_model(folder, self.model, self._tokenizer)
-            self._read_pending()
-            if self._metrics:
-                self._metrics.flush()
+            self._journal.flush()
             plot_run(self.out)
-            self._display.say(
-                f"trained {self._spent.steps:,.0f} steps, {self._spent.tokens:,.0f} tokens "
-                f"in {duration(self._spent.seconds)}: {self.out / 'model'}"
-            )
+            self._display.say(f"trained {told}, loss {self._journal.loss:.3f}: {self.out / 'model'}")
         best = self._checkpoints.best()
         return Result(
             step=int(self._spent.steps),
-            loss=self._loss,
+            loss=self._journal.loss,
             tokens=int(self._spent.tokens),
             seconds=self._spent.seconds,
             stopped="interrupted" if interrupted else "budget",
@@ -500,15 +446,3 @@ class Trainer:
             best=best.path if best else None,
             validation=self._validation,
         )
-
-    def _close(self) -> None:
-        """Leaves the model with its float32 weights and every file closed, however the run ended."""
-        if self._engine:
-            self._engine.weights.restore()
-        if self._metrics:
-            self._metrics.close()
-        self._display.close()
-
-
-_CHECKPOINT_SECONDS = 300.0
-_NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16"}

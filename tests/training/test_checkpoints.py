@@ -1,0 +1,126 @@
+"""Checkpoints: whole or absent, few, and readable by others."""
+
+import errno
+import shutil
+
+import pytest
+import torch
+from safetensors import SafetensorError
+
+import penjing.training.checkpoints as checkpoints_module
+from penjing.errors import TrainingError
+from penjing.models.folder import load_model
+from tests.training import tiny
+
+
+def _steps(out):
+    return sorted(path.name for path in (out / "checkpoints").iterdir())
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path):
+    """Validation losses fall to step 4 and then rise: the two newest and step 4 are left of ten."""
+    losses = iter([5.0, 4.0, 3.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0])
+    result = tiny.run(
+        tmp_path, steps=10, validate=lambda _: {"loss": next(losses)}, validate_every=1, checkpoint_every=1, keep=2
+    )
+    assert _steps(tmp_path) == ["step-000004", "step-000009", "step-000010"]
+    assert result.best is not None
+    assert result.best.name == "step-000004"
+
+
+def test_a_checkpoint_is_a_model_folder_of_its_own(tmp_path):
+    """What `load_model` reads from it is the trained model, weight by weight, exactly; a bf16 run saves fp32 too."""
+    trainer = tiny.trainer(tmp_path, precision="bf16")
+    result = trainer.run()
+    loaded = load_model(result.checkpoint)
+    assert loaded.config == trainer.model.config
+    assert loaded.embedding.weight.dtype == torch.float32
+    for one, other in zip(loaded.parameters(), trainer.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_the_final_model_can_be_bf16(tmp_path):
+    """The float32 weights rounded once, exactly."""
+    trainer = tiny.trainer(tmp_path, save_dtype="bf16")
+    trainer.run()
+    for saved, weight in zip(load_model(tmp_path / "model").parameters(), trainer.model.parameters(), strict=True):
+        assert torch.equal(saved, weight.bfloat16())
+
+
+def test_a_half_written_checkpoint_is_ignored_and_said(tmp_path, capsys):
+    """What a kill in the middle of a save leaves behind: the run goes on from the one before and removes it."""
+    tiny.run(tmp_path, steps=4)
+    partial = tmp_path / "checkpoints" / ".step-000005.abc.partial"
+    partial.mkdir()
+    (partial / "model.safetensors").write_bytes(b"half")
+    tiny.run(tmp_path, steps=5, display="lines")
+    said = capsys.readouterr().out
+    assert "step-000005 was being written when the run was killed; it is ignored" in said
+    assert "going on from step 4" in said
+    assert not partial.exists()
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "random.safetensors", "trainer.json"])
+def test_a_truncated_checkpoint_is_passed_over(tmp_path, capsys, file):
+    tiny.run(tmp_path, steps=4, checkpoint_every=2)
+    path = tmp_path / "checkpoints" / "step-000004" / file
+    path.write_bytes(path.read_bytes()[:-50])
+    result = tiny.run(tmp_path, steps=6, display="lines")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "step-000004 is damaged and ignored" in said
+    assert "going on from step 2" in said
+    assert result.step == 6
+
+
+@pytest.mark.parametrize(
+    "fault", [OSError(errno.ENOSPC, "No space left on device"), SafetensorError("I/O error: No space left on device")]
+)
+def test_a_full_disk_leaves_earlier_checkpoints_and_is_said(tmp_path, monkeypatch, fault):
+    """The save of step 4 fails in the middle; step 2 is there as it was, and with space again the run ends as one that
+    never had a full disk, bit for bit.
+    """
+    write = checkpoints_module.save_file
+    saves = []
+
+    def full(tensors, path):
+        saves.append(path)
+        if len(saves) == 4:  # optimizer and random of step 2, optimizer of step 4, then this
+            path.write_bytes(b"half")
+            raise fault
+        write(tensors, path)
+
+    monkeypatch.setattr(checkpoints_module, "save_file", full)
+    with pytest.raises(TrainingError, match=r"step 4 could not be written .*No space left.*step-000002"):
+        tiny.run(tmp_path / "run", steps=6, checkpoint_every=2)
+    assert _steps(tmp_path / "run") == ["step-000002"]
+    monkeypatch.undo()
+    resumed = tiny.run(tmp_path / "run", steps=6, checkpoint_every=2)
+    straight = tiny.run(tmp_path / "straight", steps=6, checkpoint_every=2)
+    one, other = load_model(resumed.checkpoint), load_model(straight.checkpoint)
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_a_disk_that_is_full_from_the_start_says_that_nothing_is_saved(tmp_path, monkeypatch):
+    def full(tensors, path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoints_module, "save_file", full)
+    with pytest.raises(TrainingError, match="there is none yet"):
+        tiny.run(tmp_path, steps=2)
+    assert _steps(tmp_path) == []
+
+
+def test_a_checkpoint_of_other_weights_is_refused(tmp_path):
+    """Its model file swapped for another's by hand: the weight that does not fit is named."""
+    tiny.run(tmp_path / "one", steps=2)
+    wide = tiny.model(width=32)
+    checkpoints_module.save_model(tmp_path / "wide", wide)
+    folder = tmp_path / "one" / "checkpoints" / "step-000002"
+    record = (folder / "trainer.json").read_text()
+    for name in ("model.safetensors", "config.json"):
+        old = (folder / name).stat().st_size
+        shutil.copy(tmp_path / "wide" / name, folder / name)
+        record = record.replace(f'"{name}": {old}', f'"{name}": {(folder / name).stat().st_size}')
+    (folder / "trainer.json").write_text(record)
+    with pytest.raises(Exception, match=r"embedding.weight is missing or of another shape"):
+        tiny.run(tmp_path / "one", steps=3)
