@@ -4,8 +4,8 @@ Of all one-token extensions of the running sequences the best `beams` are kept. 
 
     score = sum of its tokens' log-probabilities / length^length_penalty
 
-where the length counts generated tokens, the end token too. The best finished
-sequences are kept, and the search stops when no running sequence is thought able to beat the worst of them (`early_stopping`).
+where the length counts generated tokens, the end token too. The best finished sequences are
+kept, and the search stops when no running one is thought able to beat the worst of them (`early_stopping`).
 
 Source: Graves, "Sequence Transduction with Recurrent Neural Networks", 2012, arXiv:1211.3711, section 2.5, for the
 search; Wu et al., "Google's Neural Machine Translation System", 2016, arXiv:1609.08144, section 7, for normalising by

@@ -5,11 +5,11 @@ conversation does, only processes what is new: the time to its first token does 
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from penjing.errors import GenerationError
 from penjing.inference.chat_model import End, Piece, Text, Tool, Usage
-from penjing.inference.decoding import Decoding
+from penjing.inference.decoding import Decoding, Reason
 from penjing.inference.sampling import DEFAULT, Sampling
 from penjing.inference.text import TextStream, decoder_of, end_ids
 from penjing.inference.tools import CallSplitter, ToolCall, read_call, run_call
@@ -101,18 +101,8 @@ class LocalChatModel:
         described = [tool.to_dict() for tool in tools] if tools else None
         context = self.model.config.context
         room = min(sampling.max_new_tokens or context, context // _ANSWER_SHARE)
-        kept = list(messages)
-        while True:
-            ids = self.chat.render(kept, add_generation_prompt=True, tools=described).ids
-            if len(ids) + room <= context:
-                return ids
-            shorter = without_oldest_turn(kept)
-            if shorter is None:
-                raise GenerationError(
-                    f"the last turn has {len(ids)} tokens; with {room} kept for the answer that is more than the "
-                    f"model's context of {context}: shorten it"
-                )
-            kept = shorter
+        kept = self.chat.fit(messages, context - room, tools=described)
+        return self.chat.render(kept, add_generation_prompt=True, tools=described).ids
 
     def take_state(self, prompt: list[int]) -> "State | None":
         """The remembered cache cut to what it shares with `prompt`; None when it shares nothing.
@@ -149,7 +139,7 @@ class _Turn:
         self.id = id
         self.content = ""
         self.calls: list[ToolCall] = []
-        self.reason = "length"
+        self.reason: Reason | Literal["tool_calls"] = "length"
         self.usage = Usage()
 
     def pieces(self) -> Iterator[Text | ToolCall]:
@@ -194,14 +184,3 @@ class _Turn:
 def _within(sampling: Sampling, room: int) -> Sampling:
     """The settings with max_new_tokens no more than what the context leaves."""
     return Sampling.of(sampling, max_new_tokens=min(sampling.max_new_tokens or room, room))
-
-
-def without_oldest_turn(messages: "Sequence[Message]") -> "list[Message] | None":
-    """The conversation without its oldest turn: a user's message and all that answers it. None when only one is left.
-
-    System messages before the first turn stay.
-    """
-    starts = [index for index, message in enumerate(messages) if message["role"] == "user"]
-    if len(starts) < 2:
-        return None
-    return [*messages[: starts[0]], *messages[starts[1] :]]
