@@ -1,13 +1,14 @@
 """Is my loss normal? What a model must beat before it has learnt anything: uniform, unigram and bigram predictions.
 
-    uniform   p(b) = 1 / vocab                                     the loss of an untrained model: ln(vocab) nats a token
-    unigram   p(b) = (count(b) + 1) / (tokens + vocab)             knows how often each token occurs
-    bigram    p(b | a) = (count(a, b) + kinds(a) * unigram(b)) / (count(a) + kinds(a))     knows the token before, too
+    uniform   p(b) = 1 / vocab                                     the loss of an untrained model: ln(vocab) nats a
+    token unigram   p(b) = (count(b) + 1) / (tokens + vocab)             knows how often each token occurs bigram
+    p(b | a) = (count(a, b) + kinds(a) * unigram(b)) / (count(a) + kinds(a))     knows the token before, too
 
 `kinds(a)` is the number of different tokens seen after a: the more of them, the likelier an unseen one (Witten-Bell).
 
-Source: Witten, Bell, "The zero-frequency problem", IEEE Transactions on Information Theory 37(4), 1991, method C, in its
-interpolated form: Chen, Goodman, "An Empirical Study of Smoothing Techniques for Language Modeling", 1998, section 2.5.
+Source: Witten, Bell, "The zero-frequency problem", IEEE Transactions on Information Theory 37(4), 1991, method C, in
+its interpolated form: Chen, Goodman, "An Empirical Study of Smoothing Techniques for Language Modeling", 1998,
+section 2.5.
 """
 
 import math
@@ -27,6 +28,7 @@ class Baselines:
     unigram: float
     bigram: float
     tokens_per_byte: float
+    """Scored tokens over the bytes of text that they stand for."""
 
     def bits_per_byte(self, nats_per_token: float) -> float:
         """The same loss in bits for each UTF-8 byte of the text, which does not depend on the vocabulary."""
@@ -40,20 +42,28 @@ class Baselines:
         return values
 
 
-def baselines(train: NDArray[np.integer], held_out: NDArray[np.integer], vocab: int, held_out_bytes: int) -> Baselines:
+def baselines(
+    train: NDArray[np.integer],
+    held_out: NDArray[np.integer],
+    token_bytes: NDArray[np.integer],
+    eos: int | None = None,
+) -> Baselines:
     """Cross-entropy of counting models of `train` on `held_out`.
 
     Args:
-        train: token ids to count, `(tokens,)`; documents one after the other, each with its end token.
-        held_out: token ids to predict, `(tokens,)`; the first is given, the others are scored.
-        vocab: how many ids there are.
-        held_out_bytes: UTF-8 bytes of the held-out text.
+        train: token ids to count, `(tokens,)`; documents one after the other.
+        held_out: token ids to predict, `(tokens,)`. The first token of each document is given, the others are scored.
+        token_bytes: how many bytes of text each id stands for, `(vocab,)`.
+        eos: the id that ends a document.
 
     Raises:
         DataError: there are fewer than two tokens on either side.
     """
     if len(train) < 2 or len(held_out) < 2:
-        raise DataError(f"a baseline needs two tokens or more; got {len(train)} to count and {len(held_out)} to predict")
+        raise DataError(
+            f"a baseline needs two tokens or more; got {len(train)} to count and {len(held_out)} to predict"
+        )
+    vocab = len(token_bytes)
     counts = np.bincount(train, minlength=vocab)
     unigram = (counts + 1) / (len(train) + vocab)  # (vocab,)
 
@@ -62,19 +72,18 @@ def baselines(train: NDArray[np.integer], held_out: NDArray[np.integer], vocab: 
     seen = np.bincount(first, weights=pair_counts, minlength=vocab)  # how often each token had a successor
     kinds = np.bincount(first, minlength=vocab)
 
-    before, after = held_out[:-1].astype(np.int64), held_out[1:].astype(np.int64)
-    wanted = _pairs(held_out, vocab)
+    scored = held_out[:-1] != (-1 if eos is None else eos)  # what follows an end is another document's first token
+    before, after = held_out[:-1][scored].astype(np.int64), held_out[1:][scored].astype(np.int64)
+    wanted = before * vocab + after
     place = np.minimum(np.searchsorted(pairs, wanted), len(pairs) - 1)
     together = np.where(pairs[place] == wanted, pair_counts[place], 0)
     total = seen[before] + kinds[before]
-    bigram = np.where(
-        total > 0, (together + kinds[before] * unigram[after]) / np.maximum(total, 1), unigram[after]
-    )
+    bigram = np.where(total > 0, (together + kinds[before] * unigram[after]) / np.maximum(total, 1), unigram[after])
     return Baselines(
         uniform=math.log(vocab),
         unigram=float(-np.log(unigram[after]).mean()),
         bigram=float(-np.log(bigram).mean()),
-        tokens_per_byte=len(held_out) / max(held_out_bytes, 1),
+        tokens_per_byte=len(after) / max(int(token_bytes[after].sum()), 1),
     )
 
 

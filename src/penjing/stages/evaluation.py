@@ -8,6 +8,8 @@ from penjing.recipe import Stage, Workshop
 from penjing.stages.data import Shards, World
 from penjing.stages.training import Instruct, Pretrain
 
+_COUNTED = 20_000_000  # tokens that the counting baselines learn from, at most
+
 
 class Evaluate(Stage):
     """Measures what was made; what the report is written from."""
@@ -23,18 +25,17 @@ class Evaluate(Stage):
         from penjing.data import shards
         from penjing.data.loader import validation_batches
         from penjing.evaluation.baselines import baselines
-        from penjing.evaluation.perplexity import mean_loss
+        from penjing.evaluation.loss import mean_loss
 
         base_folder = workshop.made_by(Pretrain)
         base, tokenizer = penjing.load(base_folder / "model")
         folder = workshop.made_by(Shards)
         train, held_out = (shards.Shards.open(folder / name, tokenizer) for name in ("train", "validation"))
-        limit = min(train.tokens, 20_000_000)
         counted = baselines(
-            np.asarray(train.read(0, limit)),
+            np.asarray(train.read(0, min(train.tokens, _COUNTED))),
             np.asarray(held_out.read(0, held_out.tokens)),
-            tokenizer.vocab_size,
-            held_out.bytes,
+            np.array([len(tokenizer.token_bytes(number)) for number in range(tokenizer.vocab_size)]),
+            train.eos,
         )
         loss = mean_loss(base, validation_batches(held_out, base.config.context, 16))
         result: dict[str, Any] = {

@@ -111,9 +111,9 @@ def _loss_section(losses: Mapping[str, Any]) -> str:
     table = "\n".join(f"| {name} | {bits:.3f} |" for name, bits in rows)
     return f"""## Is my loss normal?
 
-An untrained model finds every token equally likely: its loss is ln(vocabulary) = {losses["ln_vocab"]:.2f} nats. This one
-began at {losses["first_training_loss"]:.2f} and ended at {losses["validation_loss"]:.3f} on text that it had not seen. In
-bits for each byte of that text, which do not depend on the vocabulary:
+An untrained model finds every token equally likely: its loss is ln(vocabulary) = {losses["ln_vocab"]:.2f} nats. This
+one began at {losses["first_training_loss"]:.2f} and ended at {losses["validation_loss"]:.3f} on text that it had not
+seen. In bits for each byte of that text, which do not depend on the vocabulary:
 
 | model | bits per byte |
 |---|---|

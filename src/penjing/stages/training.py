@@ -137,7 +137,7 @@ def _train(
 
 
 def _validation(batches: "Iterable[TokenBatch]") -> Callable[[Any], Mapping[str, float]]:
-    from penjing.evaluation.perplexity import mean_loss
+    from penjing.evaluation.loss import mean_loss
 
     return lambda model: {"loss": mean_loss(model, batches)}
 
