@@ -247,7 +247,7 @@ class ChatTemplate:
                 continue
             stretch = text[start - offset : end - offset]
             lengths = [
-                len(_utf8(model.normalize(stretch[: min(max(place, start), end) - start], at_start=start == 0)))
+                len(model.normalize(stretch[: min(max(place, start), end) - start], at_start=start == 0).encode())
                 for span in learned
                 for place in span
             ]  # where learned spans begin and stop, in bytes of what the tokens spell
@@ -321,7 +321,3 @@ def _adjacent(tokens: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
 
 def _overlaps(start: int, end: int, spans: Sequence[tuple[int, int]]) -> bool:
     return any(start < stop and begin < end for begin, stop in spans)
-
-
-def _utf8(text: str) -> bytes:
-    return text.encode("utf-8", errors="replace")

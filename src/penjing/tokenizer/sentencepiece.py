@@ -91,7 +91,10 @@ class SentencePieceModel:
     # text to ids
 
     def encode(self, text: str, *, at_start: bool = True) -> NDArray[np.int32]:
-        """The ids of `text`, shape `(tokens,)`. `at_start` is False for text that follows other tokens."""
+        """The ids of `text`, shape `(tokens,)`. `at_start` is False for text that follows other tokens.
+
+        A lone surrogate is read as U+FFFD.
+        """
         text = self.normalize(text, at_start=at_start).replace(" ", SPACE)
         ids: list[int] = []
         position = 0
@@ -104,6 +107,10 @@ class SentencePieceModel:
 
     def normalize(self, text: str, *, at_start: bool = True) -> str:
         """`text` as its tokens spell it: with the dummy space before it, where there is one."""
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         where = self.prefix.where
         wanted = text and (where == "always" or (where == "first" and at_start))
         if wanted and (self.prefix.before_space or text[0] not in (" ", SPACE)):
@@ -132,7 +139,7 @@ class SentencePieceModel:
         number = self._ids.get(symbol)
         if number is not None:
             return [number]
-        return [self.byte_ids[byte] for byte in symbol.encode("utf-8", errors="replace")]
+        return [self.byte_ids[byte] for byte in symbol.encode()]
 
     def _merge(self, symbols: list[str]) -> list[str]:
         """Joins neighbours, best first, until none can join; `symbols` is used up (joined ones become "")."""

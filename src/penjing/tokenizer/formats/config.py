@@ -15,8 +15,6 @@ from penjing.errors import TokenizerError
 from penjing.files import read_json
 from penjing.tokenizer.formats.parts import Parts, read_bytes
 
-_ROLES = ("bos", "eos", "pad")
-
 
 def apply(parts: Parts, folder: Path, *, complete: bool) -> Parts:
     """`parts` as the files in `folder` complete them.
@@ -32,7 +30,8 @@ def apply(parts: Parts, folder: Path, *, complete: bool) -> Parts:
     settings = _object(folder / "special_tokens_map.json") | _object(folder / "tokenizer_config.json")
     if not complete:
         parts = _with_added(parts, settings, folder)
-    roles = {role: _content(settings[f"{role}_token"]) for role in _ROLES if settings.get(f"{role}_token") is not None}
+    named = {role: settings.get(f"{role}_token") for role in ("bos", "eos", "pad")}
+    roles: dict[str, Any] = {role: _content(token) for role, token in named.items() if token is not None}
     parts = replace(parts, **roles)
     if isinstance(settings.get("add_bos_token"), bool):
         parts = replace(parts, adds_bos=settings["add_bos_token"] and parts.bos is not None)

@@ -1,7 +1,7 @@
 """GPT-2's pair of files: encoder.json (tokens and ids) and vocab.bpe (merges); Hugging Face: vocab.json and merges.txt.
 
-Tokens are written in GPT-2's alphabet (see `alphabet`). vocab.bpe has a comment line, then a merge on each line, best
-first: its two halves with a space between.
+Tokens are written in GPT-2's alphabet (see `bpe.BYTE_TO_CHARACTER`). vocab.bpe has a comment line, then a merge on each
+line, best first: its two halves with a space between.
 
 Source: Radford et al., "Language Models are Unsupervised Multitask Learners", 2019, and the code released with it.
 """
@@ -12,8 +12,7 @@ from pathlib import Path
 
 from penjing.errors import TokenizerError
 from penjing.files import atomic_file, read_json, write_json
-from penjing.tokenizer.bpe import BytePairModel
-from penjing.tokenizer.formats import alphabet
+from penjing.tokenizer.bpe import BYTE_TO_CHARACTER, CHARACTER_TO_BYTE, BytePairModel
 from penjing.tokenizer.formats.parts import Parts, read_bytes
 from penjing.tokenizer.tokenizer import Tokenizer
 
@@ -38,7 +37,7 @@ def read(file: Path, *, pattern: str = "gpt2") -> Parts:
         lines = lines[1:]
     merges = merge_ids((line for line in lines if line), vocabulary, merges_file)
 
-    reachable = {merged for _, _, merged in merges} | {vocabulary.get(letter) for letter in alphabet.characters()}
+    reachable = {merged for _, _, merged in merges} | {vocabulary.get(letter) for letter in CHARACTER_TO_BYTE}
     special = {written: number for written, number in vocabulary.items() if number not in reachable}
     return Parts(BytePairModel(tokens_of(vocabulary, special), merges, pattern), special_tokens=special)
 
@@ -52,12 +51,12 @@ def write(tokenizer: Tokenizer, folder: Path) -> None:
     model = tokenizer.model
     if not isinstance(model, BytePairModel):
         raise TokenizerError(f"vocab.bpe holds byte-level BPE; this is a {type(model).__name__}")
-    tokens = [alphabet.spell(token) for token in model.tokens]
+    tokens = ["".join(map(BYTE_TO_CHARACTER.__getitem__, token)) for token in model.tokens]
     vocabulary = {token: number for number, token in enumerate(tokens) if token}
     vocabulary |= tokenizer.added_tokens | tokenizer.special_tokens
     write_json(folder / "encoder.json", dict(sorted(vocabulary.items(), key=lambda item: item[1])))
     with atomic_file(folder / "vocab.bpe") as temporary:
-        lines = [f"{tokens[left]} {tokens[right]}" for left, right, _ in model.merges]
+        lines = [f"{tokens[left]} {tokens[right]}" for left, right, _ in model.merges.tolist()]
         temporary.write_text("\n".join(["#version: 0.2", *lines, ""]), encoding="utf-8")
 
 
@@ -97,10 +96,19 @@ def merge_ids(written: Iterable[object], vocabulary: Mapping[str, int], file: Pa
 
 
 def tokens_of(vocabulary: Mapping[str, int], outside: Iterable[str]) -> list[bytes]:
-    """The bytes of each id of a vocabulary in GPT-2's alphabet; `b""` for those `outside` and ids without a token."""
+    """The bytes of each id of a vocabulary in GPT-2's alphabet; `b""` for those `outside` and ids without a token.
+
+    Raises:
+        TokenizerError: a token is not in that alphabet.
+    """
     tokens = [b""] * (1 + max(vocabulary.values()))
     outside = set(outside)
     for written, number in vocabulary.items():
         if written not in outside:
-            tokens[number] = alphabet.unspell(written)
+            try:
+                tokens[number] = bytes(map(CHARACTER_TO_BYTE.__getitem__, written))
+            except KeyError as error:
+                raise TokenizerError(
+                    f"the token {written!r} has the character {error} that stands for no byte"
+                ) from None
     return tokens

@@ -11,9 +11,10 @@ Source: openai/tiktoken, `load.py` (the format) and `openai_public.py` (patterns
 
 import base64
 import binascii
-import itertools
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from penjing.errors import TokenizerError
 from penjing.files import atomic_file
@@ -103,8 +104,7 @@ def write(tokenizer: Tokenizer, file: Path) -> None:
     model = tokenizer.model
     if not isinstance(model, BytePairModel):
         raise TokenizerError(f"a tiktoken file holds byte-level BPE; this is a {type(model).__name__}")
-    merged = [number for _, _, number in model.merges]
-    if any(later < earlier for earlier, later in itertools.pairwise(merged)):
+    if np.any(np.diff(model.merges[:, 2]) < 0):
         raise TokenizerError(
             "a tiktoken file takes a token's id as its priority, and this tokenizer merges in another order; "
             "save it as tokenizer.json"
