@@ -186,13 +186,17 @@ class BytePairModel:
         Raises:
             TokenizerError: the vocabulary lacks a byte of the text.
         """
+        try:
+            data = (text if self.normalization is None else self.normalize(text)).encode()
+        except UnicodeEncodeError:
+            data = self.normalize(text).encode()
+        return self.encode_bytes(data)
+
+    def normalize(self, text: str, *, at_start: bool = True) -> str:
+        """`text` as its tokens spell it: normalized, lone surrogates as U+FFFD. `at_start` makes no difference."""
         if self.normalization is not None:
             text = unicodedata.normalize(self.normalization, text)  # type: ignore[arg-type]
-        try:
-            data = text.encode()
-        except UnicodeEncodeError:
-            data = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
-        return self.encode_bytes(data)
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
     def encode_bytes(self, data: bytes) -> NDArray[np.int32]:
         """The ids of UTF-8 text, or of any other bytes: `decode_bytes` gives exactly them again. Not normalized."""

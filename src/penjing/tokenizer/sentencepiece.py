@@ -106,11 +106,8 @@ class SentencePieceModel:
         return np.array(ids, dtype=np.int32)
 
     def normalize(self, text: str, *, at_start: bool = True) -> str:
-        """`text` as its tokens spell it: with the dummy space before it, where there is one."""
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        """`text` as its tokens spell it: with the dummy space before it, where there is one; surrogates as U+FFFD."""
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         where = self.prefix.where
         wanted = text and (where == "always" or (where == "first" and at_start))
         if wanted and (self.prefix.before_space or text[0] not in (" ", SPACE)):
