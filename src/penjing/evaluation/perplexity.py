@@ -38,7 +38,6 @@ from penjing.inference.decoding import evaluation_mode
 
 if TYPE_CHECKING:
     from penjing.data.corpus import Document
-    from penjing.data.shards import Shards
     from penjing.models.language_model import LanguageModel
     from penjing.tokenizer import Tokenizer
 
@@ -58,10 +57,8 @@ class Perplexity:
     """The sum of -log p over all tokens scored."""
     tokens: int
     """How many tokens were scored."""
-    text_nats: float
-    """The part of `nats` that is for the text itself, without tokens that end documents."""
     bytes: int
-    """The UTF-8 bytes of the tokens that `text_nats` sums over."""
+    """The UTF-8 bytes of those tokens."""
     documents: int
     """How many texts."""
 
@@ -78,7 +75,7 @@ class Perplexity:
     @property
     def bits_per_byte(self) -> float:
         """How many bits the model needs for a byte of text."""
-        return self.text_nats / math.log(2) / self.bytes if self.bytes else math.nan
+        return self.nats / math.log(2) / self.bytes if self.bytes else math.nan
 
     def to_dict(self) -> dict[str, float]:
         """For reports: the three figures and what they are of."""
@@ -131,40 +128,9 @@ def evaluate(
     for number, losses in enumerate(token_losses(model, sequences(), context=context, stride=stride)):
         nats, tokens = nats + float(losses.sum(dtype=np.float64)), tokens + len(losses)
         size += max(0, texts[number][0] - texts[number][1])
-    return _checked(Perplexity(nats, tokens, nats, size, len(texts)))
-
-
-def validation_loss(
-    model: "LanguageModel",
-    shards: "Shards",
-    tokenizer: "Tokenizer",
-    *,
-    tokens: int | None = None,
-    context: int | None = None,
-    stride: int | None = None,
-) -> Perplexity:
-    """Scores a validation set of token shards, or its first documents up to `tokens` tokens.
-
-    Documents are scored as they are trained on: each by itself, its end token included (that one counts in the loss,
-    not in bits per byte). Other arguments and errors as for `evaluate`.
-    """
-    sizes: list[int] = []
-
-    def sequences() -> Iterator[NDArray[np.integer]]:
-        taken = 0
-        for number in range(shards.documents):
-            ids = shards.document(number)
-            if tokens is not None and taken and taken + len(ids) > tokens:
-                return
-            taken += len(ids)
-            sizes.append(max(0, shards.document_bytes(number) - len(tokenizer.token_bytes(int(ids[0])))))
-            yield ids if tokens is None else ids[:tokens]
-
-    nats, ends, count = 0.0, 0.0, 0
-    for losses in token_losses(model, sequences(), context=context, stride=stride):
-        nats, count = nats + float(losses.sum(dtype=np.float64)), count + len(losses)
-        ends += float(losses[-1]) if len(losses) else 0.0
-    return _checked(Perplexity(nats, count, nats - ends, sum(sizes), len(sizes)))
+    if not tokens:
+        raise DataError("there is no text to score: every document is empty or a single token")
+    return Perplexity(nats, tokens, size, len(texts))
 
 
 def token_losses(
@@ -265,9 +231,3 @@ def _losses(model: "LanguageModel", ids: Int[Tensor, "batch seq"], counted: Tens
             for some, wanted in zip(hidden.split(rows), targets.split(rows), strict=True)
         ]
     return torch.cat(parts).float().cpu()
-
-
-def _checked(result: Perplexity) -> Perplexity:
-    if not result.tokens:
-        raise DataError("there is no text to score: every document is empty or a single token")
-    return result

@@ -45,7 +45,7 @@ class Example:
     language: str
     question: str
     """The conversation up to the answer, a message a line."""
-    reference: str
+    expected: str
     answer: str
     right: bool
 
@@ -83,17 +83,14 @@ class SkillReport:
         return sum(chosen, Share(0, 0))
 
     def to_dict(self) -> dict[str, Any]:
-        """For report.json: `easy`, `overall`, then by language and by skill, with intervals and chance; examples."""
+        """For report.json: `easy` and `overall`, the same by language, and each skill with its examples."""
         languages = list(dict.fromkeys(language for _, language in self.shares))
         names = list(dict.fromkeys(skill for skill, _ in self.shares))
         return {
             "easy": self.easy.accuracy,
             "overall": self.overall.accuracy,
-            "easy_interval": list(self.easy.interval),
-            "overall_interval": list(self.overall.interval),
-            "easy_chance": self.easy.chance,
-            "overall_chance": self.overall.chance,
-            "items": self.overall.items,
+            "chance": {"easy": self.easy.chance, "overall": self.overall.chance},
+            "halves": {"easy": self.easy.to_dict(), "overall": self.overall.to_dict()},
             "languages": {
                 language: {
                     "easy": self.of(language=language, easy=True).to_dict(),
@@ -101,12 +98,15 @@ class SkillReport:
                 }
                 for language in languages
             },
-            "each": {
-                name: {"easy": name in self.easier, **self.of(skill=name).to_dict()}
-                | {language: self.shares[name, language].to_dict() for language in languages}
+            "skills": {
+                name: {
+                    "easy": name in self.easier,
+                    **self.of(skill=name).to_dict(),
+                    "languages": {language: self.shares[name, language].to_dict() for language in languages},
+                    "examples": [vars(example) for example in self.examples if example.skill == name],
+                }
                 for name in names
             },
-            "examples": [vars(example) for example in self.examples],
         }
 
 

@@ -61,7 +61,8 @@ class Share:
         low, high = self.interval
         return {
             "accuracy": self.accuracy,
-            "interval": [low, high],
+            "low": low,
+            "high": high,
             "chance": self.chance,
             "right": self.right,
             "items": self.items,

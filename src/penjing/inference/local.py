@@ -147,7 +147,7 @@ class _Turn:
         owner, splitter = self.owner, CallSplitter()
         state = owner.take_state(self.prompt)
         cached = 0 if state is None else state.length
-        text = TextStream(decoder_of(owner.tokenizer), self.sampling.stop)
+        text = TextStream(decoder_of(owner.tokenizer, at_start=True), self.sampling.stop)
         stop_ids = end_ids(owner.tokenizer)
         decoding = Decoding(owner.model, [self.prompt], self.sampling, stop_ids=stop_ids, state=state)
         ids: list[int] = []

@@ -112,16 +112,16 @@ def end_ids(tokenizer: "Tokenizer") -> frozenset[int]:
 
 
 def text_of(tokenizer: "Tokenizer", ids: Iterable[int]) -> str:
-    """The text of generated ids, without special tokens."""
+    """The text of ids that follow a prompt, without special tokens."""
     stream = decoder_of(tokenizer)
     return "".join([*map(stream.push, ids), stream.flush()])
 
 
-def decoder_of(tokenizer: "Tokenizer") -> Decoder:
-    """A decoder of what follows a prompt, without special tokens."""
+def decoder_of(tokenizer: "Tokenizer", *, at_start: bool = False) -> Decoder:
+    """A decoder of what follows a text, or with `at_start` of a new text; it leaves special tokens out."""
     from penjing.tokenizer.stream import IncrementalDecoder
 
-    return IncrementalDecoder(tokenizer, skip_special=True)
+    return IncrementalDecoder(tokenizer, skip_special=True, at_start=at_start)
 
 
 def unescaped(text: str) -> str:

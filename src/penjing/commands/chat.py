@@ -1,0 +1,48 @@
+"""`penjing chat MODEL`: a conversation in the terminal."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from penjing.commands._loading import Device, Model, Precision, given, load, preferred
+
+
+def chat(
+    model: Model,
+    system: Annotated[str, typer.Option(help="What the model is told before the conversation.")] = "",
+    temperature: Annotated[float | None, typer.Option(help="0: always the most probable token.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Draw from the most probable tokens that hold this share.")
+    ] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(help="How many tokens an answer has at most.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed and questions give the same answers.")] = None,
+    load_: Annotated[Path | None, typer.Option("--load", help="Take up a conversation saved with /save.")] = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+) -> None:
+    r"""Talk with a model. It has the calculator as a tool.
+
+    Answers appear as they are made. Ctrl-C stops one, Ctrl-D leaves, /help shows the commands (/system, /reset, /save,
+    /set temperature 0.7, ...). Without a terminal each line of the input is a message.
+
+    Examples:
+    \b
+      $ penjing chat runs/tiny-chat/instruct/model
+      $ penjing chat MODEL --system "Answer briefly." --temperature 0.3
+      $ echo "What is 37 times 48?" | penjing chat MODEL
+    """
+    from penjing.data.world import calculator
+    from penjing.inference import repl
+    from penjing.inference.local import LocalChatModel
+    from penjing.inference.sampling import Sampling
+    from penjing.inference.session import ChatSession
+
+    options = given(temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
+    sampling = Sampling.of(preferred(model), **options)
+    network, tokenizer = load(model, device, precision)
+    local = LocalChatModel(network, tokenizer, {"calculator": calculator}, name=Path(model).name)
+    session = ChatSession(local, sampling, system)
+    if load_ is not None:
+        session.load(load_)
+    repl.chat(session)

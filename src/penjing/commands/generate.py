@@ -1,0 +1,140 @@
+"""`penjing generate MODEL PROMPT`: continues a text."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from penjing.commands._loading import Device, Model, Precision, given, load, preferred
+
+if TYPE_CHECKING:
+    from penjing.inference.generate import Completion
+    from penjing.tokenizer import Tokenizer
+
+
+def generate(
+    model: Model,
+    prompt: Annotated[str, typer.Argument(help="The text to continue; - reads it from the standard input.")],
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="How many tokens at most; by default until the model ends its text.")
+    ] = None,
+    temperature: Annotated[float | None, typer.Option(help="0: always the most probable token; 1: as learned.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Draw from the k most probable tokens.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Draw from the most probable tokens that hold this share.")
+    ] = None,
+    min_p: Annotated[
+        float | None, typer.Option(help="Draw from tokens this many times as probable as the most probable.")
+    ] = None,
+    repetition_penalty: Annotated[
+        float | None, typer.Option(help="Above 1: what was said becomes less likely.")
+    ] = None,
+    presence_penalty: Annotated[float | None, typer.Option(help="Lowers the logit of tokens already used.")] = None,
+    frequency_penalty: Annotated[float | None, typer.Option(help="The same, for each time that they were.")] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(help=r"End before this string (\n: line break); repeatable.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same text.")] = None,
+    n: Annotated[int, typer.Option("-n", help="How many continuations.")] = 1,
+    beams: Annotated[int | None, typer.Option(help="Search with this many beams instead of drawing.")] = None,
+    length_penalty: Annotated[float, typer.Option(help="With beams: above 0 favours longer texts.")] = 1.0,
+    logprobs: Annotated[
+        int | None, typer.Option(help="Show each token's log-probability and this many others.")
+    ] = None,
+    stream: Annotated[bool, typer.Option(help="Show the text as it comes.")] = True,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
+) -> None:
+    r"""Continue a text. Prints the continuation only.
+
+    Examples:
+    \b
+      $ penjing generate runs/shakespeare/pretrain/model "To be, or not to be"
+      $ penjing generate MODEL "Once upon a time" --temperature 0 --max-new-tokens 100
+      $ penjing generate MODEL "Once" -n 3 --temperature 0.8 --top-p 0.95 --seed 1 --stop "\n\n"
+      $ penjing generate MODEL "Once" --beams 4 --logprobs 3 --json
+    """
+    from penjing.errors import GenerationError
+    from penjing.inference.generate import complete
+    from penjing.inference.generate import stream as pieces_of
+    from penjing.inference.sampling import Sampling
+    from penjing.inference.text import unescaped
+
+    text = sys.stdin.read() if prompt == "-" else prompt
+    drawing = given(
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        presence_penalty=presence_penalty,
+        frequency_penalty=frequency_penalty,
+        seed=seed,
+        stop=tuple(map(unescaped, stop)) if stop else None,
+    )
+    if beams is not None and drawing:
+        raise GenerationError(f"beam search draws nothing and looks for no strings: leave out {', '.join(drawing)}")
+    sampling = Sampling.of(preferred(model), **drawing, **given(max_new_tokens=max_new_tokens, logprobs=logprobs))
+    network, tokenizer = load(model, device, precision)
+    if beams is not None:
+        completions = _search(network, tokenizer, text, sampling, beams, length_penalty, n)
+    elif stream and n == 1 and not json and logprobs is None:
+        for piece in pieces_of(network, tokenizer, text, sampling=sampling):
+            print(piece, end="", flush=True)
+        print()
+        return
+    else:
+        completions = complete(network, tokenizer, [text], sampling, n=n)
+    if json:
+        import json as json_format
+
+        found = [_as_dict(completion, tokenizer) for completion in completions]
+        typer.echo(json_format.dumps({"prompt": text, "completions": found}, ensure_ascii=False))
+        return
+    for number, completion in enumerate(completions, 1):
+        if n > 1:
+            print(f"--- {number}" + (f"  (score {completion.score:.3f})" if completion.score is not None else ""))
+        print(completion.text)
+        if logprobs is not None:
+            _print_logprobs(completion, tokenizer)
+
+
+def _search(
+    network: Any, tokenizer: Any, text: str, sampling: Any, beams: int, length_penalty: float, n: int
+) -> "list[Completion]":
+    from penjing.inference.beam import BeamSearch, beam_search
+    from penjing.inference.text import encode_prompt, end_ids
+
+    search = BeamSearch(beams, length_penalty, max_new_tokens=sampling.max_new_tokens)
+    ids = encode_prompt(tokenizer, text)
+    return beam_search(network, [ids], search, stop_ids=end_ids(tokenizer), tokenizer=tokenizer, n=n)
+
+
+def _as_dict(completion: "Completion", tokenizer: "Tokenizer") -> dict[str, Any]:
+    result: dict[str, Any] = {
+        "text": completion.text,
+        "ids": list(completion.ids),
+        "reason": completion.reason,
+        "stopped_by": completion.stopped_by,
+    }
+    if completion.score is not None:
+        result["score"] = completion.score
+    if completion.logprobs is not None:
+        tops = completion.top_logprobs or ((),) * len(completion.ids)
+        result["logprobs"] = [
+            {
+                "id": id,
+                "token": tokenizer.decode([id]),
+                "logprob": logprob,
+                "top": [{"id": other, "token": tokenizer.decode([other]), "logprob": value} for other, value in top],
+            }
+            for id, logprob, top in zip(completion.ids, completion.logprobs, tops, strict=True)
+        ]
+    return result
+
+
+def _print_logprobs(completion: "Completion", tokenizer: "Tokenizer") -> None:
+    for entry in _as_dict(completion, tokenizer)["logprobs"]:
+        others = "   ".join(f"{other['token']!r} {other['logprob']:.3f}" for other in entry["top"])
+        print(f"{entry['logprob']:9.3f}  {entry['token']!r:16}  {others}".rstrip())
