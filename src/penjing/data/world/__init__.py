@@ -1,8 +1,8 @@
 """A small world told in English and in Chinese: the corpus that ships with Penjing, because it is generated.
 
-`document` makes text to pretrain on; `dialogue` makes a conversation that ends in a checkable answer; `check` decides whether an
-answer is exactly right; `skills` lists what is taught. All of it depends on nothing but a seed, and the held-out split has
-names, combinations and lengths that training never sees.
+`document` makes text to pretrain on; `dialogue` makes a conversation that ends in a checkable answer; `check`
+decides whether an answer is exactly right; `skills` lists what is taught. All of it depends on nothing but a seed,
+and the held-out split has names, combinations and lengths that training never sees.
 
     >>> item = dialogue(7, language="en", skill="location")
     >>> check(item, item.answer)

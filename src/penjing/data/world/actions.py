@@ -6,7 +6,24 @@ from penjing.data.world.scene import Scene
 from penjing.data.world.syntax import Clause, NounPhrase, Phrase, Verb
 from penjing.data.world.vocabulary import Vocabulary
 
-_LEFT_OUT = {"live", "exist", "be born", "die", "kill", "shoot", "hurt", "start", "finish", "put", "hit", "translate", "appear", "disappear", "win", "lose"}
+_LEFT_OUT = {
+    "live",
+    "exist",
+    "be born",
+    "die",
+    "kill",
+    "shoot",
+    "hurt",
+    "start",
+    "finish",
+    "put",
+    "hit",
+    "translate",
+    "appear",
+    "disappear",
+    "win",
+    "lose",
+}
 
 
 def as_verb(entry: Entry) -> Verb:

@@ -1,7 +1,7 @@
 """Dice: the one source of chance in the world, the same on every platform and Python version.
 
-Python promises that `random.Random(seed).random()` gives the same numbers for the same integer seed in every version; it
-promises nothing for `choice`, `shuffle` or `sample`. So everything here is made from `random()` alone.
+Python promises that `random.Random(seed).random()` gives the same numbers for the same integer seed in every
+version; it promises nothing for `choice`, `shuffle` or `sample`. So everything here is made from `random()` alone.
 """
 
 import random
@@ -42,7 +42,8 @@ class Dice:
     def often_early(self, items: Sequence[T], power: int = 2) -> T:
         """One of the items, early ones more often: the first k of n together have the probability (k/n)^(1/power).
 
-        Words in a language are used unevenly; so are they here, which leaves enough examples of each of the common ones.
+        Words in a language are used unevenly; so are they here, which leaves enough examples of each of the common
+        ones.
         """
         return items[int(self.random() ** power * len(items))]
 

@@ -1,14 +1,17 @@
 """Documents: the same knowledge and abilities as running text, for pretraining.
 
-A document is one of: a quiz told through (a text, then questions each with its answer, in one of several layouts); what is
-true of a thing or a kind of thing; a longer story of many verbs; sentences in both languages side by side; rows of numbers,
-days and sums.
+A document is one of: a quiz told through (a text, then questions each with its answer, in one of several layouts);
+what is true of a thing or a kind of thing; a longer story of many verbs; sentences in both languages side by side;
+rows of numbers, days and sums.
 """
 
 from penjing.data.world.conversation import new_scene
+from penjing.data.world.encyclopedia import entry
 from penjing.data.world.quiz import Quiz
+from penjing.data.world.rows import parallel, row
 from penjing.data.world.scene import Scene
 from penjing.data.world.skills import modules
+from penjing.data.world.stories import story
 
 _MARKS = {"en": (("Question: ", "Answer: "), ("Q: ", "A: ")), "zh": (("问题：", "回答："), ("问：", "答："))}
 
@@ -25,7 +28,16 @@ def document(seed: int, *, split: str = "train", language: str | None = None) ->
         DataError: the split or the language is unknown, or the seed is negative.
     """
     scene = new_scene(seed, split, language, kind=0)
-    return _questions(scene)
+    x = scene.dice.random()
+    if x < 0.6:
+        return _questions(scene)
+    if x < 0.76:
+        return entry(scene)
+    if x < 0.88:
+        return parallel(scene)
+    if x < 0.95:
+        return story(scene)
+    return row(scene)
 
 
 def _questions(scene: Scene) -> str:

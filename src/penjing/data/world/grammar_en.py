@@ -1,7 +1,7 @@
 """English: phrases and clauses of `syntax` as words in order.
 
-Agreement, articles, do-support, inversion and fronting of question words, and the case of pronouns are done here; what the
-sentence means is not looked at.
+Agreement, articles, do-support, inversion and fronting of question words, and the case of pronouns are done here;
+what the sentence means is not looked at.
 """
 
 from functools import lru_cache
@@ -14,7 +14,7 @@ LANGUAGE = "en"
 STOP, QUESTION, COMMA, SPACE = ".", "?", ", ", " "
 
 _AN = ("hour", "honest", "heir")
-_A = ("uni", "use", "usu", "eur", "one", "ukulele")
+_A = ("uniform", "unit", "univers", "unicorn", "unique", "unicycle", "use", "usu", "eur", "one", "ukulele")
 _BE = (BE_A, BE_AT, BE_LIKE)
 _MODAL = {"future": "will", "can": "can", "must": "must", "should": "should"}
 _QUESTION_WORD = {"s": "who", "o": "what", "r": "who", "p": "where", "q": "what", "when": "when"}
@@ -44,8 +44,8 @@ def plural(word: str) -> str:
 
 
 def noun(head: Thing | Person | Place | Word, count: int) -> str:
-    """The noun in the number that goes with `count`; what cannot be counted goes with its measure (two cups of water)."""
-    if type(head) is Thing and head.number != "count":
+    """The noun in the number of `count`; what cannot be counted goes with its measure (two cups of water)."""
+    if isinstance(head, Thing) and head.number != "count":
         measure = head.partitive or "piece"
         return f"{measure if count == 1 else plural(measure)} of {head.en}"
     return head.en if count == 1 else head.plural or head.en
@@ -57,17 +57,16 @@ def _with(adjectives: tuple[Adjective | Word, ...], word: str) -> str:
 
 def noun_phrase(p: NounPhrase, case: str = "subject") -> str:
     """A noun phrase; `case` is subject or object (he, him)."""
-    kind = type(p)
-    if kind is Name:
+    if isinstance(p, Name):
         return p.en
-    if kind is Phrase:
+    if isinstance(p, Phrase):
         return _phrase(p)
-    if kind is They:
+    if isinstance(p, They):
         female = p.person.gender == "f"
         if case == "subject":
             return "she" if female else "he"
         return "her" if female else "him"
-    if kind is Speaker:
+    if isinstance(p, Speaker):
         return p.en if case == "subject" else p.en_object
     return enumeration([noun_phrase(m, case) for m in p.members])
 
@@ -76,13 +75,11 @@ def _phrase(p: Phrase) -> str:
     head, det = p.head, p.det
     if p.who is not None:
         bare = Phrase(head, det, p.adjectives, p.number, p.owner)
-        relative = "who" if type(head) is Person else "that"
+        relative = "who" if isinstance(head, Person) else "that"
         return f"{_phrase(bare)} {relative} {predicate(p.who)}"
-    uncounted = type(head) is Thing and head.number != "count"
-    if det == "a" and not uncounted:
-        return article(_with(p.adjectives, head.en))
+    uncounted = isinstance(head, Thing) and head.number != "count"
     if det == "a":
-        return article(_with(p.adjectives, f"{head.partitive or 'piece'} of {head.en}"))
+        return article(_with(p.adjectives, noun(head, 1)))
     if det == "count":
         return f"{number(p.number, p.digits)} {_with(p.adjectives, noun(head, p.number))}"
     word = head.en if p.number == 1 or uncounted else head.plural or head.en
@@ -95,9 +92,9 @@ def _phrase(p: Phrase) -> str:
 
 def owner(p: "Name | Speaker | They") -> str:
     """The possessive: Mia's, my, her."""
-    if type(p) is Name:
+    if isinstance(p, Name):
         return p.en + ("'" if p.en.endswith("s") else "'s")
-    if type(p) is They:
+    if isinstance(p, They):
         return "her" if p.person.gender == "f" else "his"
     return p.en_owner
 
@@ -122,13 +119,12 @@ def the(place: Place) -> str:
 
 def agreement(p: NounPhrase) -> str:
     """3 (he), p (they), or 1 (I): which verb form the subject takes."""
-    kind = type(p)
-    if kind is Phrase:
-        uncounted = type(p.head) is Thing and p.head.number == "plural" and p.det not in ("a", "count")
+    if isinstance(p, Phrase):
+        uncounted = isinstance(p.head, Thing) and p.head.number == "plural" and p.det not in ("a", "count")
         return "p" if p.number != 1 or uncounted else "3"
-    if kind is Several:
+    if isinstance(p, Several):
         return "p"
-    if kind is Speaker:
+    if isinstance(p, Speaker):
         return "1" if p.en == "I" else "p"
     return "3"
 
@@ -186,9 +182,11 @@ def _governed(c: Clause, gap: str) -> str:
             continue
         value = c.obj if slot == "o" else c.to
         if value is not None:
-            words.append(f"{preposition} {noun_phrase(value, 'object')}" if preposition else noun_phrase(value, "object"))
+            words.append(
+                f"{preposition} {noun_phrase(value, 'object')}" if preposition else noun_phrase(value, "object")
+            )
     if c.content is not None:
-        words.append(clause(c.content))
+        words.append("that " + clause(c.content))
     if c.manner is not None:
         words.append(c.manner.en)
     if c.scene is not None and gap != "p":
@@ -220,15 +218,19 @@ def question(c: Clause, slot: str) -> str:
         return _join("who", *_verb(c, "3", False), _governed(c, ""))
     aux, form = _verb(c, agreement(c.subject), True)
     aux, _, no = aux.partition(" ")
-    head = "" if slot == "y" else _QUESTION_WORD[slot]
+    head = "" if slot == "y" else _question_word(c, slot)
     return _join(head, aux, noun_phrase(c.subject), no, form, _governed(c, slot))
+
+
+def _question_word(c: Clause, slot: str) -> str:
+    return "who" if slot == "o" and isinstance(c.obj, Name) else _QUESTION_WORD[slot]
 
 
 def embedded(c: Clause, slot: str) -> str:
     """The question as it stands inside a sentence: `where Tom is`, `whether Tom is in the garden`."""
     if slot == "s":
         return question(c, slot)
-    head = "whether" if slot == "y" else _QUESTION_WORD[slot]
+    head = "whether" if slot == "y" else _question_word(c, slot)
     return _join(head, noun_phrase(c.subject), *_verb(c, agreement(c.subject), False), _governed(c, slot))
 
 
@@ -252,6 +254,22 @@ def speech(speaker: str, text: str, verb: str) -> str:
 
 
 __all__ = [
-    "HAVE", "agreement", "article", "capital", "clause", "embedded", "enumeration", "noun", "noun_phrase", "number", "owner",
-    "plural", "predicate", "question", "sentence", "speech", "the", "where",
+    "HAVE",
+    "agreement",
+    "article",
+    "capital",
+    "clause",
+    "embedded",
+    "enumeration",
+    "noun",
+    "noun_phrase",
+    "number",
+    "owner",
+    "plural",
+    "predicate",
+    "question",
+    "sentence",
+    "speech",
+    "the",
+    "where",
 ]

@@ -1,14 +1,14 @@
 """Chinese: phrases and clauses of `syntax` as characters in order.
 
-Measure words, 的, aspect (了, 正在, 没有, 不), places before the verb, and questions that keep the order of the statement
-(谁, 什么, 哪里, 吗) are done here. The functions are those of `grammar_en`, under the same names.
+Measure words, 的, aspect (了, 正在, 没有, 不), places before the verb, and questions that keep the order of the
+statement (谁, 什么, 哪里, 吗) are done here. The functions are those of `grammar_en`, under the same names.
 """
 
 from functools import lru_cache
 
 from penjing.data.world.lexicon.entries import Adjective, Name, Person, Place, Thing, Word
 from penjing.data.world.lexicon.numbers import count_words, number_words
-from penjing.data.world.syntax import BE_A, BE_AT, BE_LIKE, HAVE, Clause, NounPhrase, Phrase, Speaker, They
+from penjing.data.world.syntax import BE_AT, BE_LIKE, HAVE, Clause, NounPhrase, Phrase, Speaker, They
 
 LANGUAGE = "zh"
 STOP, QUESTION, COMMA, SPACE = "。", "？", "，", ""
@@ -49,15 +49,12 @@ def _with(adjectives: tuple[Adjective | Word, ...], word: str) -> str:
 
 def noun_phrase(p: NounPhrase, case: str = "subject") -> str:
     """A noun phrase; `case` makes no difference in Chinese."""
-    kind = type(p)
-    if kind is Name:
+    if isinstance(p, Name | Speaker):
         return p.zh
-    if kind is Phrase:
+    if isinstance(p, Phrase):
         return _phrase(p)
-    if kind is They:
+    if isinstance(p, They):
         return "她" if p.person.gender == "f" else "他"
-    if kind is Speaker:
-        return p.zh
     return enumeration([noun_phrase(m) for m in p.members])
 
 
@@ -115,7 +112,7 @@ def _marks(c: Clause) -> tuple[str, str]:
         return ("没" if c.negated else ""), ""
     if verb.state and tense in ("past", "present"):
         return ("不" if c.negated else ""), ""
-    le = "了" if not c.negated and tense in ("past", "done") else ""
+    le = "了" if not c.negated and not c.dependent and tense in ("past", "done") else ""
     return _MARKS[tense][c.negated], le
 
 
@@ -123,7 +120,7 @@ def predicate(c: Clause, gap: str = "") -> str:
     """The clause without its subject; what is asked for is its question word."""
     a, le = _marks(c)
     if c.manner is not None:
-        a = c.manner.zh + ("地" if c.manner.kind == "manner" and not c.manner.zh.endswith("地") else "") + a
+        a = c.manner.zh + a
     if c.scene is not None:
         a = ("在哪里" if gap == "p" else where(c.scene)) + a if c.tense != "now" else a + where(c.scene)
     if c.when is not None:
@@ -137,7 +134,11 @@ def predicate(c: Clause, gap: str = "") -> str:
     text = verb.zh.format(
         a=a,
         le=le,
-        o=_QUESTION_WORD["o"] if gap == "o" else noun_phrase(c.obj) if c.obj is not None else "",
+        o=_QUESTION_WORD["s" if isinstance(c.obj, Name) else "o"]
+        if gap == "o"
+        else noun_phrase(c.obj)
+        if c.obj is not None
+        else "",
         r=_QUESTION_WORD["r"] if gap == "r" else noun_phrase(c.to) if c.to is not None else "",
         p=_QUESTION_WORD["p"] if gap == "p" else _target(c) if c.place is not None else "",
     )
@@ -154,7 +155,7 @@ def _target(c: Clause) -> str:
 def _quality(c: Clause) -> str:
     quality = c.quality
     assert quality is not None
-    if type(quality) is Word or not quality.degrees:
+    if isinstance(quality, Word) or not quality.degrees or len(quality.zh) > 3:
         return "是" + quality.zh + "的"
     if c.negated:
         return quality.zh

@@ -30,7 +30,7 @@ class Skill:
     """Whether it belongs to the easier half, decided before any model was trained."""
     description: str
     chance: float
-    """Expected score of a guesser who knows the form of the answers but draws among the candidates that the item offers."""
+    """Expected score of a guesser who knows the form of the answers but draws among what the item offers."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ class Item:
     messages: tuple[Message, ...]
     """The whole reference conversation, the last assistant's answer included."""
     given: int
-    """How many of the messages a model is given; all before the assistant's last reply (or before its first tool call)."""
+    """How many messages a model is given: all before the assistant's last reply (or its first tool call)."""
     accepts: tuple[str, ...] = ()
     """Every answer that is exactly right, the canonical one first."""
     options: tuple[str, ...] = ()
-    """What a guesser who knows the form would draw from (the right one included); empty where there is nothing to guess."""
+    """What a guesser would draw from, the right one included; empty where there is nothing to guess."""
     rule: dict[str, str] = field(default_factory=dict)
     """For open answers: what the skill's own checker needs."""
     keys: tuple[tuple[str | int, ...], ...] = ()
@@ -65,12 +65,30 @@ class Item:
         return self.messages[-1]["content"]
 
 
-_DROPPED = str.maketrans({c: " " for c in ".,!?;:\"'“”‘’()。，！？；：、（）「」《》…—-"})
+_DROPPED = str.maketrans(dict.fromkeys(".,!?;:\"'“”‘’()。，！？；：、（）「」《》…—-", " "))
 _TENS = {"twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90}
-_UNITS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
-    " eighteen nineteen"
-).split()
+_UNITS = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+]
 _NUMBER = {word: number for number, word in enumerate(_UNITS)} | _TENS
 _HUNDRED = "hundred"
 _HAN = {c: i for i, c in enumerate("零一二三四五六七八九")} | {"两": 2, "〇": 0}

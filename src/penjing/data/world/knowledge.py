@@ -1,8 +1,8 @@
 """What is true of things in the world, as sentences and as questions in both languages.
 
-Each kind of fact is a small class of knowledge: what it is said of, the statement, the question and the answers. Statements
-are what documents teach; some of the questions are held out, so that they can be answered only by someone who has learnt
-the fact and not the question.
+Each kind of fact is a small class of knowledge: what it is said of, the statement, the question and the answers.
+Statements are what documents teach; some of the questions are held out, so that they can be answered only by
+someone who has learnt the fact and not the question.
 """
 
 from collections.abc import Callable
@@ -93,7 +93,10 @@ def legs_fact(thing: Thing) -> Fact | None:
         "legs",
         ((f"{s} has {count}.", f"{many(thing)} have {count}."), (f"{zh}。",)),
         ((f"how many legs does {s} have?",), (f"{thing.zh}有几条腿？",)),
-        ((f"{s} has {count}.", count, _NUMBERS[n], "0" if n == 0 else str(n)), (f"{zh}。", f"{n}条", f"{n}条腿", str(n))),
+        (
+            (f"{s} has {count}.", count, _NUMBERS[n], "0" if n == 0 else str(n)),
+            (f"{zh}。", f"{n}条", f"{n}条腿", str(n)),
+        ),
     )
 
 
@@ -132,7 +135,10 @@ def use_fact(thing: Thing) -> Fact | None:
     return Fact(
         "use",
         ((f"people use {s} to {use}.", f"with {s} people {use}."), (f"{thing.zh}可以用来{thing.use_zh}。",)),
-        ((f"what do people use {s} for?", f"what {verb(thing, 'is', 'are')} {s} for?"), (f"{thing.zh}可以用来做什么？",)),
+        (
+            (f"what do people use {s} for?", f"what {verb(thing, 'is', 'are')} {s} for?"),
+            (f"{thing.zh}可以用来做什么？",),
+        ),
         ((f"people use {s} to {use}.", f"to {use}", use), (f"{thing.zh}可以用来{thing.use_zh}。", thing.use_zh)),
     )
 
@@ -211,7 +217,7 @@ def can_claim(thing: Thing, ability: str) -> Claim | None:
 
 def eat_claim(thing: Thing) -> Claim:
     """Whether people eat it."""
-    s, be = subject(thing), verb(thing, "is", "are")
+    s = subject(thing)
     return Claim(
         "eat", "eat", thing.edible,
         (f"can people eat {s}?" if thing.category != "drink" else f"can people drink {s}?",

@@ -1,7 +1,7 @@
 """A quiz: something told, and questions about it with their exact answers.
 
-Each skill makes quizzes; from the same quiz comes a dialogue (told by the user, answered by the assistant) or a piece of
-running text, so what is read in pretraining is what is asked later.
+Each skill makes quizzes; from the same quiz comes a dialogue (told by the user, answered by the assistant) or a
+piece of running text, so what is read in pretraining is what is asked later.
 """
 
 from dataclasses import dataclass, field

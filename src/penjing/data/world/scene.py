@@ -1,7 +1,8 @@
 """A scene: dice, a split and a language, and what may be drawn from the lexicon under that split.
 
-Every generator works on a scene, so that no generator can put a held-out name or combination into training: names are drawn
-from the split's own, adjectives are fitted to nouns here, and the combination that makes an item new is asked for by `new`.
+Every generator works on a scene, so that no generator can put a held-out name or combination into training: names
+are drawn from the split's own, adjectives are fitted to nouns here, and the combination that makes an item new is
+asked for by `new`.
 """
 
 from types import ModuleType
@@ -87,14 +88,12 @@ class Scene:
                 break
         while len(chosen) < count:
             more = self._different(1, pool)[0]
-            if all(
-                more.en != c.en and more.zh != c.zh and self.may(kind, *sorted((more.en, c.en))) for c in chosen
-            ):
+            if all(more.en != c.en and more.zh != c.zh and self.may(kind, *sorted((more.en, c.en))) for c in chosen):
                 chosen.append(more)
         return chosen
 
     def _different(self, count: int, pool: "tuple[T, ...]") -> "list[T]":
-        chosen: list = []
+        chosen: list[T] = []
         seen: set[str] = set()
         while len(chosen) < count:
             entry = self.dice.often_early(pool)

@@ -1,7 +1,8 @@
-"""Sentences of one meaning in both languages: composed clauses of limited size, for translation and for parallel text."""
+"""Sentences of one meaning in both languages: composed clauses of limited size, for translation."""
 
 from penjing.data.world import grammar_en, grammar_zh
 from penjing.data.world.actions import new_action
+from penjing.data.world.lexicon import Adjective, Place, Thing, Word
 from penjing.data.world.scene import Scene
 from penjing.data.world.syntax import (
     AND,
@@ -42,10 +43,10 @@ def noun_pair(scene: Scene) -> tuple[str, str]:
     return grammar_en.noun_phrase(phrase), grammar_zh.noun_phrase(phrase)
 
 
-def _new_adjective(scene: Scene, thing):  # type: ignore[no-untyped-def]
+def _new_adjective(scene: Scene, thing: Thing) -> Adjective | Word:
     """A colour or quality that is new with this thing; where it has none, one that may be said of it."""
     dice = scene.dice
-    pool = (*scene.words.colours, *scene.words.qualities_of(thing))
+    pool: tuple[Adjective | Word, ...] = (*scene.words.colours, *scene.words.qualities_of(thing))
     for _ in range(60):
         adjective = dice.often_early(pool)
         if scene.new("adjective", adjective.en, thing.en):
@@ -119,7 +120,7 @@ def _clause(scene: Scene) -> Clause:
     return new_action(scene, subject, tense)
 
 
-def _new_place(scene: Scene, kind: str, verb: str):  # type: ignore[no-untyped-def]
+def _new_place(scene: Scene, kind: str, verb: str) -> Place:
     while True:
         place = scene.dice.often_early(scene.words.places)
         if scene.new(kind, verb, place.en):

@@ -16,8 +16,9 @@ from penjing.data.world.lexicon.entries import Adjective, Adverb, Name, Person, 
 class Verb:
     """A verb with its forms and, for each language, the order of what it governs.
 
-    `en` holds pairs (preposition, slot) in the order in which they follow the verb; slots are `o` (object), `r` (to whom),
-    `p` (place) and `c` (a clause). `zh` is the Chinese verb phrase with `{a}` for what negates or marks it, `{le}` for 了.
+    `en` holds pairs (preposition, slot) in the order in which they follow the verb; slots are `o` (object), `r` (to
+    whom), `p` (place) and `c` (a clause). `zh` is the Chinese verb phrase with `{a}` for what negates or marks it,
+    `{le}` for 了.
     """
 
     base: str
@@ -63,8 +64,8 @@ class Several:
 class Phrase:
     """A noun with its determiner, number and adjectives.
 
-    `det` is one of: a, the, this, that, my, bare, no, every, some, count (the number is said), or owned (then `owner` tells by
-    whom).
+    `det` is one of: a, the, this, that, my, bare, no, every, some, count (the number is said), or owned (then
+    `owner` tells by whom).
     """
 
     head: Thing | Person | Place | Word
@@ -101,6 +102,8 @@ class Clause:
     manner: Adverb | None = None
     when: "tuple[str, str] | None" = None
     """A phrase of time in both languages."""
+    dependent: bool = False
+    """Whether it stands under a connective of time; Chinese then leaves 了 out."""
     content: "Clause | None" = None
     """What is said, known or wanted."""
 

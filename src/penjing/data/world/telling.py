@@ -2,7 +2,7 @@
 
 from penjing.data.world.lexicon.entries import Name
 from penjing.data.world.scene import Scene
-from penjing.data.world.syntax import BE_AT, Clause, NounPhrase, They
+from penjing.data.world.syntax import Clause, NounPhrase, They
 
 _THEN = {"en": ("Then ", "After that, ", "Next, ", "Later, "), "zh": ("然后", "接着", "后来", "之后")}
 _POLITE = {
@@ -39,7 +39,9 @@ def answers(scene: Scene, clause: Clause, slot: str) -> tuple[str, ...]:
     forms = [full]
     if slot == "p" and clause.place is not None:
         place = clause.place
-        forms += [place.zh + place.side, place.zh, g.where(place)] if scene.zh else [g.where(place), g.the(place), place.en]
+        forms += (
+            [place.zh + place.side, place.zh, g.where(place)] if scene.zh else [g.where(place), g.the(place), place.en]
+        )
         forms += [w for w in place.also if scene.zh]
     else:
         value = {"s": clause.subject, "o": clause.obj, "r": clause.to}[slot]
@@ -75,7 +77,7 @@ def yes_no(scene: Scene, yes: bool, clause: str) -> tuple[str, ...]:
 def _with_subject(clause: Clause, subject: NounPhrase) -> Clause:
     return Clause(
         subject, clause.verb, clause.obj, clause.to, clause.place, clause.tense, clause.negated, clause.quality,
-        clause.degree, clause.scene, clause.manner, clause.when, clause.content,
+        clause.degree, clause.scene, clause.manner, clause.when, clause.dependent, clause.content,
     )  # fmt: skip
 
 
@@ -101,8 +103,3 @@ def narrate(scene: Scene, clauses: list[Clause], events: bool = True) -> str:
         sentences.append(opening + text + g.STOP if opening else g.sentence(text))
         i += 1
     return g.SPACE.join(sentences)
-
-
-def at(person: Name, place) -> Clause:  # type: ignore[no-untyped-def]
-    """The state: where someone is."""
-    return Clause(person, BE_AT, place=place, tense="present")

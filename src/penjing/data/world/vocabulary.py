@@ -13,8 +13,21 @@ from penjing.data.world.lexicon import Adjective, Category, Lexicon, Name, Place
 
 T = TypeVar("T")
 
-_NOT_CARRIED = {"body", "sky", "nature", "building", "mammal", "bird", "fish", "insect", "reptile", "animal", "seasoning"}
+_NOT_CARRIED = {
+    "body",
+    "sky",
+    "nature",
+    "building",
+    "mammal",
+    "bird",
+    "fish",
+    "insect",
+    "reptile",
+    "animal",
+    "seasoning",
+}
 _ANIMALS = {"animal"}
+_ODD = ("shape", "position")
 _ODD_FOR_GROWN = ("shape", "position", "state", "weight")
 _GROWN = {"animal", "plant", "food", "drink"}
 _NO_STORY = {"home", "corner", "roof", "sky", "space", "ground", "ocean", "desert"}
@@ -67,7 +80,7 @@ class Vocabulary:
         found = self.fitting.get(thing.en)
         if found is None:
             accepted = {"thing", thing.en, *self.ancestors[thing.category]}
-            odd = _ODD_FOR_GROWN if self.ancestors[thing.category] & _GROWN else ()
+            odd = _ODD_FOR_GROWN if self.ancestors[thing.category] & _GROWN else _ODD
             found = tuple(a for a in self.lexicon.adjectives if accepted.intersection(a.fits) and a.kind not in odd)
             self.fitting[thing.en] = found
         return found

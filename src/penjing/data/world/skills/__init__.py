@@ -28,7 +28,7 @@ class SkillModule(Protocol):
 @cache
 def modules() -> dict[str, SkillModule]:
     """Every skill's module by its name, the easier half first."""
-    return {name: import_module(f"{__name__}.{name}") for name in _EASY + _HARD}  # type: ignore[misc]
+    return {name: import_module(f"{__name__}.{name}") for name in _EASY + _HARD}
 
 
 def module(name: str) -> SkillModule:

@@ -1,7 +1,7 @@
 """Sums by heart: addition, subtraction and small products, in digits and in words.
 
-Held out are whole pairs of numbers. Sums of one-digit numbers are in training as every child learns them; products are held out in one
-order only (7 times 8, where 8 times 7 is taught).
+Held out are whole pairs of numbers. Sums of one-digit numbers are in training as every child learns them; products
+are held out in one order only (7 times 8, where 8 times 7 is taught).
 """
 
 from penjing.data.world.items import Skill

@@ -1,4 +1,4 @@
-"""Which is larger, longer, heavier, older: numbers, measured things and people in a text, and things of the world by size."""
+"""Which is larger, longer, heavier, older: numbers, measured things, people by age, things of the world by size."""
 
 from penjing.data.world.grammar_en import article
 from penjing.data.world.items import Skill
@@ -63,7 +63,9 @@ def _numbers(scene: Scene) -> Question:
     if scene.zh:
         word = "最" * (count > 2) + ("大" if large else "小")
         listed = "、".join(options[:-1]) + "和" + options[-1]
-        text = dice.pick((f"{listed}，哪个数{word}？", f"{listed}中，哪个{word}？" if count > 2 else f"{listed}哪个{word}？"))
+        text = dice.pick(
+            (f"{listed}，哪个数{word}？", f"{listed}中，哪个{word}？" if count > 2 else f"{listed}哪个{word}？")
+        )
         return Question(text, (f"{best}{word}。", str(best), f"{best}这个数{word}"), options, count - 1)
     word = ("larger" if large else "smaller") if count == 2 else ("largest" if large else "smallest")
     listed = scene.g.enumeration(list(options), "or")
@@ -116,7 +118,8 @@ def _measured(scene: Scene, questions: int) -> Quiz:
             w = ("最" if count > 2 else "更") + word[2]
             age = "年纪" if ages else ""
             who = "谁" if ages else "哪个"
-            text, accepts = f"{who}{age}{w}？", (f"{best}{age}{w}。", best, f"{best}{w}", f"{best}{age}{word[2]}")
+            text = f"{who}{age}{w}？"
+            accepts: tuple[str, ...] = (f"{best}{age}{w}。", best, f"{best}{w}", f"{best}{age}{word[2]}")
         else:
             w = word[0] if count == 2 else word[1]
             bare = best.removeprefix("the ")

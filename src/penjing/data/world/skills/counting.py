@@ -17,7 +17,7 @@ _GAVE = ("{0} gave {1} {2}", "{0}给了{1}{2}")
 
 
 def quiz(scene: Scene, questions: int) -> Quiz:
-    """One person's things change once to three times; the second question asks about the beginning or the other person."""
+    """One person's things change once to three times; a second question asks about the beginning."""
     dice, g = scene.dice, scene.g
     person, other = scene.names(2)
     changes = scene.length(1, 2, 3)
@@ -33,7 +33,9 @@ def quiz(scene: Scene, questions: int) -> Quiz:
         n = dice.between(1, 8 if more else have - 1)
         told.append(_change(scene, person, other, thing, more, n))
         after = have + n if more else have - n
-        steps.append(f"{have}{'+' if more else '-'}{n}={after}" if scene.zh else f"{have} {'+' if more else '-'} {n} = {after}")
+        steps.append(
+            f"{have}{'+' if more else '-'}{n}={after}" if scene.zh else f"{have} {'+' if more else '-'} {n} = {after}"
+        )
         have = after
     asked = [_how_many(scene, person, thing, have, steps)]
     if questions > 1:
@@ -62,16 +64,33 @@ def _how_many(scene: Scene, person: Name, thing: Thing, have: int, steps: list[s
     short = (str(have), amount)
     options = tuple(str(n) for n in range(max(0, have - 6), max(0, have - 6) + 20))
     if scene.zh:
-        text = dice.pick((f"{person.zh}现在有多少{thing.measure}{thing.zh}？", f"现在{person.zh}有几{thing.measure}{thing.zh}？"))
+        text = dice.pick(
+            (f"{person.zh}现在有多少{thing.measure}{thing.zh}？", f"现在{person.zh}有几{thing.measure}{thing.zh}？")
+        )
         last, worked = f"{person.zh}有{amount}。", "，".join(steps)
         full = f"{worked}。{last}"
-        forms = (last, f"{person.zh}现在有{amount}", f"{worked}，{last}", f"现在{person.zh}有{amount}", f"{have}{thing.measure}", worked)
+        forms: tuple[str, ...] = (
+            last,
+            f"{person.zh}现在有{amount}",
+            f"{worked}，{last}",
+            f"现在{person.zh}有{amount}",
+            f"{have}{thing.measure}",
+            worked,
+        )
     else:
-        text = dice.pick((f"How many {thing.plural} does {person.en} have now?", f"How many {thing.plural} does {person.en} have?"))
+        text = dice.pick(
+            (f"How many {thing.plural} does {person.en} have now?", f"How many {thing.plural} does {person.en} have?")
+        )
         last, worked = f"{person.en} has {amount}.", ". ".join(steps)
         full = f"{worked}. {last}"
         now = f"{person.en} has {amount} now"
-        forms = (last, now, f"{'she' if person.gender == 'f' else 'he'} has {amount}", worked, f"{person.en} has {have}")
+        forms = (
+            last,
+            now,
+            f"{'she' if person.gender == 'f' else 'he'} has {amount}",
+            worked,
+            f"{person.en} has {have}",
+        )
     return Question(text, (full, *forms, *short), options, len(steps))
 
 
@@ -80,9 +99,20 @@ def _at_first(scene: Scene, person: Name, thing: Thing, start: int) -> Question:
     options = tuple(str(n) for n in range(2, 13))
     if scene.zh:
         text = f"{person.zh}一开始有多少{thing.measure}{thing.zh}？"
-        forms = (f"{person.zh}一开始有{amount}。", amount, str(start), f"{person.zh}有{amount}", f"{start}{thing.measure}")
+        forms = (
+            f"{person.zh}一开始有{amount}。",
+            amount,
+            str(start),
+            f"{person.zh}有{amount}",
+            f"{start}{thing.measure}",
+        )
         return Question(text, forms, options, 1)
     text = f"How many {thing.plural} did {person.en} have at first?"
-    forms = (f"{person.en} had {amount} at first.", amount, str(start), f"{person.en} had {amount}", f"At first {person.en} had {amount}")
+    forms = (
+        f"{person.en} had {amount} at first.",
+        amount,
+        str(start),
+        f"{person.en} had {amount}",
+        f"At first {person.en} had {amount}",
+    )
     return Question(text, forms, options, 1)
-

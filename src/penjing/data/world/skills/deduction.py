@@ -1,11 +1,11 @@
-"""Drawing conclusions: orders from comparisons, properties from rules about kinds, and what follows from a condition."""
+"""Drawing conclusions: orders from comparisons, properties from rules about kinds, what follows from a condition."""
 
 from penjing.data.world.actions import action
 from penjing.data.world.items import Skill
 from penjing.data.world.lexicon import Name
 from penjing.data.world.quiz import Question, Quiz
 from penjing.data.world.scene import Scene
-from penjing.data.world.syntax import IF, They
+from penjing.data.world.syntax import IF, Clause, They
 from penjing.data.world.telling import yes_no
 
 SKILL = Skill("deduction", False, "Conclusions from comparisons, from rules about kinds and from conditions.", 0.39)
@@ -53,7 +53,11 @@ def _order(scene: Scene, questions: int) -> Quiz:
             asked.append(Question(f"谁{word}？", (f"{best}{word}。", best), options, count - 2))
         else:
             word = en[1] if most else en[3]
-            asked.append(Question(f"Who is the {word}?", (f"{best} is the {word}.", best, f"{best} is {word}"), options, count - 2))
+            asked.append(
+                Question(
+                    f"Who is the {word}?", (f"{best} is the {word}.", best, f"{best} is {word}"), options, count - 2
+                )
+            )
     return Quiz(g.SPACE.join(facts), asked)
 
 
@@ -87,25 +91,40 @@ def _kinds(scene: Scene, questions: int) -> Quiz:
     people = scene.names(count)
     rules = []
     for kind, colour in zip(kinds, colours, strict=True):
-        rules.append(f"这里的{kind.zh}都是{colour.zh}的。" if scene.zh else f"All the {kind.plural} here are {colour.en}.")
+        rules.append(
+            f"这里的{kind.zh}都是{colour.zh}的。" if scene.zh else f"All the {kind.plural} here are {colour.en}."
+        )
     owners = list(range(count))
     dice.shuffle(owners)
     facts = []
     for i in owners:
         kind, name = kinds[i], scene.word(people[i])
-        facts.append(f"{name}拿了一{kind.measure}{kind.zh}。" if scene.zh else f"{name} took {g.article(kind.en)} from here.")
+        facts.append(
+            f"{name}拿了一{kind.measure}{kind.zh}。" if scene.zh else f"{name} took {g.article(kind.en)} from here."
+        )
     asked = []
     for i in dice.sample(owners, min(questions, count)):
         kind, colour, person = kinds[i], colours[i], people[i]
         options = tuple(scene.word(c) for c in colours)
         if scene.zh:
             text = f"{person.zh}拿的东西是什么颜色的？"
-            accepts = (f"{person.zh}的{kind.zh}是{colour.zh}的。", colour.zh, f"{colour.zh}的", f"{kind.zh}是{colour.zh}的",
-                       f"{person.zh}拿的东西是{colour.zh}的", f"{person.zh}拿的{kind.zh}是{colour.zh}的")  # fmt: skip
+            accepts: tuple[str, ...] = (
+                f"{person.zh}的{kind.zh}是{colour.zh}的。",
+                colour.zh,
+                f"{colour.zh}的",
+                f"{kind.zh}是{colour.zh}的",
+                f"{person.zh}拿的东西是{colour.zh}的",
+                f"{person.zh}拿的{kind.zh}是{colour.zh}的",
+            )
         else:
             text = f"What colour is the thing that {person.en} took?"
-            accepts = (f"{g.owner(person)} {kind.en} is {colour.en}.", colour.en, f"It is {colour.en}", f"The {kind.en} is {colour.en}",
-                       f"The thing that {person.en} took is {colour.en}")  # fmt: skip
+            accepts = (
+                f"{g.owner(person)} {kind.en} is {colour.en}.",
+                colour.en,
+                f"It is {colour.en}",
+                f"The {kind.en} is {colour.en}",
+                f"The thing that {person.en} took is {colour.en}",
+            )
         asked.append(Question(text, accepts, options, count))
     return Quiz(g.SPACE.join(rules + facts), asked)
 
@@ -116,7 +135,7 @@ def _condition(scene: Scene, questions: int) -> Quiz:
     count = scene.length(2, 3, 4)
     name = scene.name()
     whens = dice.sample(_CONDITIONS, count)
-    done = []
+    done: list[Clause] = []
     while len(done) < count:
         clause = action(scene, name, "present")
         if g.predicate(clause) not in [g.predicate(c) for c in done]:

@@ -1,26 +1,27 @@
 """Conversation: someone says who they are, where they live or what they like, and later asks about it.
 
-The answer always needs something that was said before in the same conversation; between the two there may be other talk,
-greetings, thanks or a question about who the assistant is.
+The answer always needs something that was said before in the same conversation; between the two there may be other
+talk, greetings, thanks or a question about who the assistant is.
 """
-
-from collections.abc import Callable
 
 from penjing.data.world.items import Skill
 from penjing.data.world.quiz import Question, Quiz
 from penjing.data.world.scene import Scene
-from penjing.data.world.syntax import I, LIKE, LIVE, YOU, Clause, Phrase
+from penjing.data.world.syntax import LIKE, YOU, Clause, I, Phrase
 from penjing.data.world.telling import answers
 
 SKILL = Skill("dialogue", True, "Using what was said earlier in the conversation: names, homes, likes, pets.", 0.0)
 
-_HELLO = {"en": ("Hello", "Hi", "Good morning", "Good evening", "Hello there"), "zh": ("你好", "您好", "早上好", "晚上好", "嗨")}
+_HELLO = {
+    "en": ("Hello", "Hi", "Good morning", "Good evening", "Hello there"),
+    "zh": ("你好", "您好", "早上好", "晚上好", "嗨"),
+}
 _I_AM = {"en": ("I am {0}.", "My name is {0}.", "I'm {0}."), "zh": ("我叫{0}。", "我是{0}。", "我的名字是{0}。")}
 _WELCOME = {
     "en": ("Hello, {0}! Nice to meet you.", "Hi, {0}! How can I help you?"),
     "zh": ("你好，{0}！很高兴认识你。", "你好，{0}！有什么可以帮你的吗？"),
 }
-_NOTED = {"en": ("I will remember that.", "Thank you for telling me."), "zh": ("我会记住的。", "谢谢你告诉我。")}
+_PETS = ("dog", "cat", "rabbit", "hamster", "parrot", "goldfish", "pony", "duck")
 _TALK = {
     "en": (
         ("Who are you?", "I am Penjing, a small language model."),
@@ -95,15 +96,14 @@ def _liking(scene: Scene) -> tuple[str, Question]:
 
 
 def _pet(scene: Scene) -> tuple[str, Question]:
-    pets: Callable[[], tuple] = lambda: tuple(  # noqa: E731
-        scene.words.lexicon.thing(en) for en in ("dog", "cat", "rabbit", "hamster", "parrot", "goldfish", "pony", "duck")
-        if any(t.en == en for t in scene.words.things)
-    )  # fmt: skip
-    pet = scene.dice.pick(scene.words.remembered("pets", pets))
+    pets = scene.words.remembered("pets", lambda: tuple(scene.words.lexicon.thing(en) for en in _PETS))
+    pet = scene.dice.pick(pets)
     name = scene.word(scene.name())
     if scene.zh:
         told = f"我有一{pet.measure}{pet.zh}，叫{name}。"
-        return told, Question(f"我的{pet.zh}叫什么名字？", (f"你的{pet.zh}叫{name}。", name, f"叫{name}", f"它叫{name}"))
+        return told, Question(
+            f"我的{pet.zh}叫什么名字？", (f"你的{pet.zh}叫{name}。", name, f"叫{name}", f"它叫{name}")
+        )
     told = f"I have a {pet.en} called {name}."
     question = scene.dice.pick((f"What is my {pet.en} called?", f"What is the name of my {pet.en}?"))
     return told, Question(question, (f"Your {pet.en} is called {name}.", name, f"It is called {name}"))

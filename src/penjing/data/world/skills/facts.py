@@ -1,7 +1,7 @@
 """What is true of things: their kind, colour, legs, sound, use, material, where they are found; what they can and are.
 
-Yes and no are balanced for every kind of claim. The other questions are open: a guesser draws among the answers that things of the
-lexicon have to that question.
+Yes and no are balanced for every kind of claim. The other questions are open: a guesser draws among the answers
+that things of the lexicon have to that question.
 """
 
 from penjing.data.world.items import Skill
@@ -12,7 +12,9 @@ from penjing.data.world.scene import Scene
 from penjing.data.world.telling import yes_no
 from penjing.data.world.vocabulary import Vocabulary
 
-SKILL = Skill("facts", True, "Knowledge of things: kind, colour, use, material, sound, legs, home; yes/no and open.", 0.30)
+SKILL = Skill(
+    "facts", True, "Knowledge of things: kind, colour, use, material, sound, legs, home; yes/no and open.", 0.30
+)
 
 
 def quiz(scene: Scene, questions: int) -> Quiz:
@@ -41,7 +43,9 @@ def _others(words: Vocabulary, fact: Fact, language: int) -> tuple[str, ...]:
     pool = words.remembered(
         ("answers", fact.kind, language),
         lambda: tuple(
-            dict.fromkeys(f.answers[language][-1] for t in words.things for f in facts_of(words, t) if f.kind == fact.kind)
+            dict.fromkeys(
+                f.answers[language][-1] for t in words.things for f in facts_of(words, t) if f.kind == fact.kind
+            )
         ),
     )
     others = tuple(a for a in pool if a not in fact.answers[language])

@@ -1,4 +1,4 @@
-"""Following instructions exactly: so many things of a kind, a sentence with given words, one word only, a replaced word.
+"""Following instructions exactly: three things of a kind, a sentence with given words, one word, a replaced word.
 
 Two kinds are open: any answer that obeys the rule is right (other animals than the canonical ones; another sentence).
 """
@@ -12,10 +12,20 @@ from penjing.data.world.scene import Scene
 from penjing.data.world.syntax import BUY, FIND, HAVE, LIKE, SEE, TAKE, WANT, Clause, Phrase, Several
 from penjing.data.world.vocabulary import Vocabulary, vocabulary
 
-SKILL = Skill("instructions", False, "Exact instructions: name three animals, use two words, repeat, replace, one word only.", 0.0)
+SKILL = Skill(
+    "instructions", False, "Exact instructions: name three animals, use two words, repeat, replace, one word only.", 0.0
+)
 
 _PARTS = re.compile(r"\s*(?:,|、|，|\band\b|和|\s)\s*")
-_VERBS = ((HAVE, "present"), (BUY, "past"), (FIND, "past"), (SEE, "past"), (WANT, "present"), (LIKE, "present"), (TAKE, "past"))
+_VERBS = (
+    (HAVE, "present"),
+    (BUY, "past"),
+    (FIND, "past"),
+    (SEE, "past"),
+    (WANT, "present"),
+    (LIKE, "present"),
+    (TAKE, "past"),
+)
 
 
 def quiz(scene: Scene, questions: int) -> Quiz:
@@ -36,7 +46,8 @@ def check(item: Item, answer: str) -> bool:
 
 def _kinds(words: Vocabulary) -> tuple[Category, ...]:
     return words.remembered(
-        "nameable", lambda: tuple(c for c in words.categories if sum(t.number == "count" for t in words.members[c.key]) >= 8)
+        "nameable",
+        lambda: tuple(c for c in words.categories if sum(t.number == "count" for t in words.members[c.key]) >= 8),
     )
 
 
@@ -56,7 +67,9 @@ def _name_some(scene: Scene) -> Question:
     rule = {"rule": "name", "category": category.key, "count": str(count), "without": without.en}
     if scene.zh:
         n = g.number(count).replace("二", "两")
-        text = dice.pick((f"说出{n}种{category.zh}，不要说{without.zh}。", f"除了{without.zh}，请举出{n}种{category.zh}。"))
+        text = dice.pick(
+            (f"说出{n}种{category.zh}，不要说{without.zh}。", f"除了{without.zh}，请举出{n}种{category.zh}。")
+        )
         return Question(text, ("、".join(t.zh for t in chosen) + "。",), (), count - 1, rule)
     n = g.number(count)
     text = dice.pick((f"Name {n} {category.plural}, but not {g.article(without.en)}.",
@@ -109,7 +122,12 @@ def _uses(item: Item, answer: str) -> bool:
             if word not in rest:
                 return False
             rest = rest.replace(word, "", 1)
-        return text[-1] in "。！" and len(re.findall("[。！？]", text)) == 1 and 1 <= len(rest) <= 40 and _has_verb(rest, "zh")
+        return (
+            text[-1] in "。！"
+            and len(re.findall("[。！？]", text)) == 1
+            and 1 <= len(rest) <= 40
+            and _has_verb(rest, "zh")
+        )
     if not text.endswith((".", "!")) or len(re.findall(r"[.!?]", text)) != 1 or not text[0].isupper():
         return False
     rest = text
@@ -124,7 +142,9 @@ def _has_verb(text: str, language: str) -> bool:
     """Whether one of the lexicon's verbs is there in some form."""
     words = vocabulary()
     if language == "zh":
-        found = words.remembered("verbs zh", lambda: frozenset(v.zh for v in words.lexicon.verbs) | set("有是在去要拿给"))
+        found = words.remembered(
+            "verbs zh", lambda: frozenset(v.zh for v in words.lexicon.verbs) | set("有是在去要拿给")
+        )
         return any(verb in text for verb in found)
     forms = words.remembered(
         "verbs en",

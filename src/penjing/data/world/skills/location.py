@@ -1,6 +1,7 @@
 """Where is someone now? People move from place to place, and the last move counts."""
 
 from penjing.data.world.items import Skill
+from penjing.data.world.lexicon import Name
 from penjing.data.world.quiz import Question, Quiz
 from penjing.data.world.scene import Scene
 from penjing.data.world.simulate import State, moving
@@ -20,7 +21,7 @@ def quiz(scene: Scene, questions: int) -> Quiz:
     return Quiz(narrate(scene, state.clauses), asked)
 
 
-def _question(scene: Scene, state: State, person, steps: int) -> Question:  # type: ignore[no-untyped-def]
+def _question(scene: Scene, state: State, person: Name, steps: int) -> Question:
     dice, place = scene.dice, state.at[person]
     truth = Clause(person, BE_AT, place=place, tense="present")
     seen = list(dict.fromkeys(c.place for c in state.clauses if c.place is not None))

@@ -7,7 +7,7 @@ from penjing.data.world.scene import Scene
 from penjing.data.world.syntax import BE_LIKE, BUY, FIND, HAVE, LIKE, LOSE, SEE, WANT, Clause, Phrase, Verb
 from penjing.data.world.telling import answers, ask, narrate
 
-SKILL = Skill("reading", True, "A question about one fact of a text in which several people each have their own.", 0.38)
+SKILL = Skill("reading", True, "One fact of a text in which several people each have theirs.", 0.38)
 
 _VERBS: tuple[tuple[Verb, str], ...] = (
     (HAVE, "present"), (HAVE, "past"), (LIKE, "present"), (WANT, "present"), (BUY, "past"), (FIND, "past"), (SEE, "past"),
@@ -45,19 +45,21 @@ def _question(scene: Scene, clauses: list[Clause], i: int, people: list[Name]) -
     if x < 0.4:
         named = Phrase(thing, "bare", (), 2) if clause.verb is LIKE else Phrase(thing, "the")
         plain = Clause(clause.subject, clause.verb, named, tense=clause.tense)
-        return Question(ask(scene, plain, "s"), answers(scene, plain, "s"), tuple(scene.word(p) for p in people), difficulty)
+        return Question(
+            ask(scene, plain, "s"), answers(scene, plain, "s"), tuple(scene.word(p) for p in people), difficulty
+        )
     if x < 0.75 or not owns:
         objects = [c.obj for c in clauses if c.obj is not None]
-        plain = Phrase(thing, phrase.det, (), phrase.number)
-        short = g.noun_phrase(plain)
-        whole = g.clause(Clause(clause.subject, clause.verb, plain, tense=clause.tense))
+        uncoloured = Phrase(thing, phrase.det, (), phrase.number)
+        short = g.noun_phrase(uncoloured)
+        whole = g.clause(Clause(clause.subject, clause.verb, uncoloured, tense=clause.tense))
         accepts = (*answers(scene, clause, "o"), whole, short)
         if scene.zh:
             accepts += (scene.word(colour) + "的" + thing.zh, thing.zh)
         else:
             accepts += (thing.en,)
         return Question(ask(scene, clause, "o"), accepts, tuple(g.noun_phrase(o) for o in objects), difficulty)
-    owned = Phrase(thing, "owned", owner=clause.subject)  # type: ignore[arg-type]
+    owned = Phrase(thing, "owned", owner=people[i])
     truth = Clause(owned, BE_LIKE, quality=colour, tense="present")
     text = f"{g.noun_phrase(owned)}是什么颜色的？" if scene.zh else f"What colour is {g.noun_phrase(owned)}?"
     accepts = (g.sentence(g.clause(truth)), scene.word(colour))
@@ -67,4 +69,3 @@ def _question(scene: Scene, clauses: list[Clause], i: int, people: list[Name]) -
         accepts += (f"The {thing.en} is {colour.en}", f"It is {colour.en}")
     colours = dict.fromkeys(scene.word(c.obj.adjectives[0]) for c in clauses if isinstance(c.obj, Phrase))
     return Question(text, accepts, tuple(colours), difficulty)
-

@@ -4,7 +4,9 @@ from penjing.data.world.items import Skill
 from penjing.data.world.quiz import Question, Quiz
 from penjing.data.world.scene import Scene
 
-SKILL = Skill("sequence", True, "The next member of a number series, of days or months, or of a repeating pattern.", 0.22)
+SKILL = Skill(
+    "sequence", True, "The next member of a number series, of days or months, or of a repeating pattern.", 0.22
+)
 
 _SHAPES = ("ab", "ab", "abc", "aab", "abb", "abcd")
 
@@ -23,14 +25,24 @@ def _one(scene: Scene) -> Question:
     return _pattern(scene)
 
 
-def _question(scene: Scene, shown: list[str], right: str, options: tuple[str, ...], difficulty: int, what: str) -> Question:
+def _question(
+    scene: Scene, shown: list[str], right: str, options: tuple[str, ...], difficulty: int, what: str
+) -> Question:
     listed = ("、" if scene.zh else ", ").join(shown)
     if scene.zh:
-        text = scene.dice.pick((f"接下来是什么：{listed}？", f"{listed}，下一个是什么？", f"找规律：{listed}，后面是什么？"))
+        text = scene.dice.pick(
+            (f"接下来是什么：{listed}？", f"{listed}，下一个是什么？", f"找规律：{listed}，后面是什么？")
+        )
         return Question(text, (f"下一个是{right}。", right, f"接下来是{right}", f"后面是{right}"), options, difficulty)
     text = scene.dice.pick((f"What comes next: {listed}?", f"{listed}: what is next?", f"Continue: {listed}."))
     text = scene.g.capital(text)
-    accepts = (f"Next comes {right}.", right, f"{right} comes next", f"The next {what} is {right}", f"The next one is {right}")
+    accepts = (
+        f"Next comes {right}.",
+        right,
+        f"{right} comes next",
+        f"The next {what} is {right}",
+        f"The next one is {right}",
+    )
     return Question(text, accepts, options, difficulty)
 
 
@@ -72,10 +84,10 @@ def _pattern(scene: Scene) -> Question:
     shape = dice.pick(_SHAPES)
     letters = sorted(set(shape))
     if dice.chance(0.4):
-        words = scene.companions("pattern", scene.words.colours, len(letters))
+        shown = [scene.word(c) for c in scene.companions("pattern", scene.words.colours, len(letters))]
     else:
-        words = scene.companions("things", scene.words.portable, len(letters))
-    meaning = {letter: scene.word(word) for letter, word in zip(letters, words, strict=True)}
+        shown = [scene.word(t) for t in scene.companions("things", scene.words.portable, len(letters))]
+    meaning = dict(zip(letters, shown, strict=True))
     length = len(shape) + scene.length(2, 4, 6)
     series = [meaning[shape[i % len(shape)]] for i in range(length + 1)]
     return _question(scene, series[:-1], series[-1], tuple(meaning.values()), len(shape), "word")

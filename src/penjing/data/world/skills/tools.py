@@ -1,11 +1,11 @@
 """Using the calculator: the right call for sums too large to do by heart, and the result in the answer.
 
-The assistant writes the call; the tool answers; the answer then states the result. An item counts as solved by the final
-answer, which nobody guesses.
+The assistant writes the call; the tool answers; the answer then states the result. An item counts as solved by the
+final answer, which nobody guesses.
 """
 
 from penjing.data.world.calculator import calculator, call
-from penjing.data.world.items import Skill
+from penjing.data.world.items import Message, Skill
 from penjing.data.world.quiz import Question, Quiz
 from penjing.data.world.scene import Scene
 
@@ -45,7 +45,7 @@ def _numbers(scene: Scene, sign: str, difficulty: int) -> tuple[int, int]:
             return a, b
 
 
-def _called(expression: str) -> tuple[tuple[dict[str, str], ...], str]:
+def _called(expression: str) -> tuple[tuple[Message, ...], str]:
     result = calculator(expression)
     return ({"role": "assistant", "content": call(expression)}, {"role": "tool", "content": result}), result
 
@@ -57,13 +57,27 @@ def _bare(scene: Scene) -> Question:
     a, b = _numbers(scene, sign, difficulty)
     before, result = _called(f"{a}{sign}{b}")
     said = dice.pick(_OPERATIONS[sign][i]).format(a, b)
-    question = Question(scene.g.capital(dice.pick(_ASK[i]).format(said)), (), difficulty=difficulty, before=before)  # type: ignore[arg-type]
+    question = Question(scene.g.capital(dice.pick(_ASK[i]).format(said)), (), difficulty=difficulty, before=before)
     if scene.zh:
         shown = "×" if sign == "*" else "÷" if sign == "/" else sign
-        question.accepts = (f"结果是{result}。", result, f"等于{result}", f"{a}{shown}{b}={result}", f"答案是{result}", f"是{result}")
+        question.accepts = (
+            f"结果是{result}。",
+            result,
+            f"等于{result}",
+            f"{a}{shown}{b}={result}",
+            f"答案是{result}",
+            f"是{result}",
+        )
     else:
-        question.accepts = (f"The result is {result}.", result, f"It is {result}", f"{a} {sign} {b} = {result}",
-                            f"{a}{sign}{b}={result}", f"The answer is {result}", f"{said} is {result}")  # fmt: skip
+        question.accepts = (
+            f"The result is {result}.",
+            result,
+            f"It is {result}",
+            f"{a} {sign} {b} = {result}",
+            f"{a}{sign}{b}={result}",
+            f"The answer is {result}",
+            f"{said} is {result}",
+        )
     return question
 
 
@@ -76,6 +90,7 @@ def _problem(scene: Scene) -> Question:
     sign = {"boxes": "*", "sold": "-", "bought": "+"}[kind]
     a, b = _numbers(scene, sign, 1)
     before, result = _called(f"{a}{sign}{b}")
+    accepts: tuple[str, ...]
     if scene.zh:
         m, t = thing.measure, thing.zh
         text = {
@@ -83,9 +98,18 @@ def _problem(scene: Scene) -> Question:
             "sold": f"{name}的店里有{a}{m}{t}，卖了{b}{m}，还有多少{m}{t}？",
             "bought": f"{name}的店里有{a}{m}{t}，又买来{b}{m}，现在有多少{m}{t}？",
         }[kind]
-        accepts = (f"有{result}{m}{t}。", result, f"{result}{m}", f"{result}{m}{t}", f"一共有{result}{m}{t}", f"还有{result}{m}{t}",
-                   f"现在有{result}{m}{t}", f"结果是{result}", f"答案是{result}")  # fmt: skip
-        return Question(text, accepts, before=before)  # type: ignore[arg-type]
+        accepts = (
+            f"有{result}{m}{t}。",
+            result,
+            f"{result}{m}",
+            f"{result}{m}{t}",
+            f"一共有{result}{m}{t}",
+            f"还有{result}{m}{t}",
+            f"现在有{result}{m}{t}",
+            f"结果是{result}",
+            f"答案是{result}",
+        )
+        return Question(text, accepts, before=before)
     t, one = thing.plural, g.noun(thing, 1)
     counted = t if result != "1" else one
     text = {
@@ -94,6 +118,13 @@ def _problem(scene: Scene) -> Question:
         "bought": f"{name}'s shop has {a} {t} and buys {b} more. How many {t} are there now?",
     }[kind]
     be = "are" if result != "1" else "is"
-    accepts = (f"There {be} {result} {counted}.", result, f"{result} {counted}", f"There {be} {result}", f"The result is {result}",
-               f"The answer is {result}", f"{result} {counted} {be} left")  # fmt: skip
-    return Question(text, accepts, before=before)  # type: ignore[arg-type]
+    accepts = (
+        f"There {be} {result} {counted}.",
+        result,
+        f"{result} {counted}",
+        f"There {be} {result}",
+        f"The result is {result}",
+        f"The answer is {result}",
+        f"{result} {counted} {be} left",
+    )
+    return Question(text, accepts, before=before)

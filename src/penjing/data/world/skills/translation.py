@@ -1,7 +1,7 @@
 """Translation between English and Chinese: words, phrases and composed sentences.
 
-An item in English asks for Chinese, an item in Chinese for English. Right is the sentence that the other grammar makes of the
-same meaning, and what the listed synonyms make of it.
+An item in English asks for Chinese, an item in Chinese for English. Right is the sentence that the other grammar
+makes of the same meaning, and what the listed synonyms make of it.
 """
 
 from penjing.data.world.items import Skill
@@ -41,7 +41,11 @@ def _question(scene: Scene, en: str, zh: str, difficulty: int) -> Question:
         lowered = right[0].lower() + right[1:]
         if right.startswith(("a ", "an ", "A ", "An ")):
             accepts.append("one " + lowered.partition(" ")[2])
-        accepts += [right.replace("cannot", "can not"), right.replace("cannot", "can't"), right.replace("did not", "didn't")]
+        accepts += [
+            right.replace("cannot", "can not"),
+            right.replace("cannot", "can't"),
+            right.replace("did not", "didn't"),
+        ]
     return Question(text, tuple(dict.fromkeys(accepts)), (), difficulty)
 
 
@@ -50,7 +54,9 @@ def _word(scene: Scene) -> Question:
     pool = words.remembered(
         "to translate",
         lambda: tuple(
-            e for group in zip(words.things, words.lexicon.adjectives * 3, words.lexicon.places * 8, strict=False) for e in group
+            e
+            for group in zip(words.things, words.lexicon.adjectives * 3, words.lexicon.places * 8, strict=False)
+            for e in group
         ),
     )
     while True:
@@ -60,6 +66,8 @@ def _word(scene: Scene) -> Question:
     also = tuple(entry.also) if not scene.zh else ()
     if scene.zh:
         text = dice.pick((f"“{entry.zh}”用英语怎么说？", f"{entry.zh}的英语是什么？"))
-        return Question(text, (f"{entry.en[0].upper()}{entry.en[1:]}.", f"a {entry.en}", f"an {entry.en}", f"the {entry.en}"))
+        return Question(
+            text, (f"{entry.en[0].upper()}{entry.en[1:]}.", f"a {entry.en}", f"an {entry.en}", f"the {entry.en}")
+        )
     text = dice.pick((f'How do you say "{entry.en}" in Chinese?', f"What is {entry.en} in Chinese?"))
     return Question(text, (f"{entry.zh}。", *also))

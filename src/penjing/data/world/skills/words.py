@@ -5,7 +5,9 @@ from penjing.data.world.lexicon import Thing
 from penjing.data.world.quiz import Question, Quiz
 from penjing.data.world.scene import Scene
 
-SKILL = Skill("words", False, "Opposites, the odd one out, plurals and measure words, positions in lists, reversing.", 0.12)
+SKILL = Skill(
+    "words", False, "Opposites, the odd one out, plurals and measure words, positions in lists, reversing.", 0.12
+)
 
 _PLACES = (("first", "第一个"), ("second", "第二个"), ("third", "第三个"), ("fourth", "第四个"), ("last", "最后一个"))
 
@@ -29,7 +31,9 @@ def _opposite(scene: Scene) -> Question:
         a, b = (pair.zh, pair.zh_opposite) if forward else (pair.zh_opposite, pair.zh)
         text = dice.pick((f"“{a}”的反义词是什么？", f"{a}的反义词是什么？", f"“{a}”的反面是什么？"))
         return Question(text, (f"{a}的反义词是{b}。", b, f"反义词是{b}", f"是{b}", f"{a}的反面是{b}"))
-    text = dice.pick((f'What is the opposite of "{a}"?', f"What is the opposite of {a}?", f"Tell me the opposite of {a}."))
+    text = dice.pick(
+        (f'What is the opposite of "{a}"?', f"What is the opposite of {a}?", f"Tell me the opposite of {a}.")
+    )
     return Question(text, (f"The opposite of {a} is {b}.", b, f"It is {b}"))
 
 
@@ -52,9 +56,13 @@ def _odd(scene: Scene) -> Question:
     if scene.zh:
         text = dice.pick((f"哪个词与众不同：{'、'.join(options)}？", f"{'、'.join(options)}，哪个不是同类？"))
         return Question(text, (f"{right}不是同类。", right, f"{right}与众不同", f"是{right}"), options, count - 2)
-    text = dice.pick((f"Which is the odd one out: {', '.join(options)}?", f"Which word does not belong: {', '.join(options)}?"))
+    text = dice.pick(
+        (f"Which is the odd one out: {', '.join(options)}?", f"Which word does not belong: {', '.join(options)}?")
+    )
     full = scene.g.capital(f"{right} is the odd one out.")
-    return Question(text, (full, right, f"{right} does not belong", f"the {right}", f"It is {right}"), options, count - 2)
+    return Question(
+        text, (full, right, f"{right} does not belong", f"the {right}", f"It is {right}"), options, count - 2
+    )
 
 
 def _form(scene: Scene) -> Question:
@@ -87,8 +95,12 @@ def _place(scene: Scene) -> Question:
     if scene.zh:
         text = dice.pick((f"{'、'.join(shown)}：{zh}词是什么？", f"在“{'、'.join(shown)}”中，{zh}词是什么？"))
         return Question(text, (f"{zh}词是{right}。", right, f"是{right}", f"{zh}是{right}"), tuple(shown), count - 2)
-    text = dice.pick((f"Which word is {en}: {', '.join(shown)}?", f"What is the {en} word in this list: {', '.join(shown)}?"))
-    return Question(text, (f"The {en} word is {right}.", right, f"It is {right}", f"{right} is {en}"), tuple(shown), count - 2)
+    text = dice.pick(
+        (f"Which word is {en}: {', '.join(shown)}?", f"What is the {en} word in this list: {', '.join(shown)}?")
+    )
+    return Question(
+        text, (f"The {en} word is {right}.", right, f"It is {right}", f"{right} is {en}"), tuple(shown), count - 2
+    )
 
 
 def _backwards(scene: Scene) -> Question:
