@@ -21,7 +21,7 @@ _WELCOME = {
     "en": ("Hello, {0}! Nice to meet you.", "Hi, {0}! How can I help you?"),
     "zh": ("你好，{0}！很高兴认识你。", "你好，{0}！有什么可以帮你的吗？"),
 }
-_PETS = ("dog", "cat", "rabbit", "hamster", "parrot", "goldfish", "pony", "duck")
+_PETS = ("dog", "cat", "rabbit", "hamster", "parrot", "goldfish", "horse", "duck")
 _TALK = {
     "en": (
         ("Who are you?", "I am Penjing, a small language model."),

@@ -7,10 +7,11 @@ from penjing.data.world.scene import Scene
 from penjing.data.world.syntax import BE_LIKE, BUY, FIND, HAVE, LIKE, LOSE, SEE, WANT, Clause, Phrase, Verb
 from penjing.data.world.telling import answers, ask, narrate
 
-SKILL = Skill("reading", True, "One fact of a text in which several people each have theirs.", 0.38)
+SKILL = Skill("reading", True, "One fact of a text in which several people each have their own.", 0.38)
 
 _VERBS: tuple[tuple[Verb, str], ...] = (
-    (HAVE, "present"), (HAVE, "past"), (LIKE, "present"), (WANT, "present"), (BUY, "past"), (FIND, "past"), (SEE, "past"),
+    (HAVE, "present"), (HAVE, "past"), (LIKE, "present"), (WANT, "present"), (BUY, "past"), (FIND, "past"),
+    (SEE, "past"),
     (LOSE, "past"),
 )  # fmt: skip
 
