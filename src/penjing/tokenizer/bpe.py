@@ -17,18 +17,18 @@ occurs:
     >>> encode_chunk(b"hugpun", order)
     [b'hug', b'p', b'un']
 
-**Ties.** Of pairs that are equally frequent the one with the smaller left id goes first, then the one with the smaller
-right id. Ids: the 256 bytes in the order of `BYTE_ORDER` (printable ones first), then tokens as they are learnt. This is
-the rule of Hugging Face `tokenizers`, so both learn the same merges from the same text.
+**Ties.** Of pairs that are equally frequent the one with the smaller left id goes first, then the one with the
+smaller right id. Ids: the 256 bytes in the order of `BYTE_ORDER` (printable ones first), then tokens as they are
+learnt. This is the rule of Hugging Face `tokenizers`, so both learn the same merges from the same text.
 
-**One way to make a token.** The same bytes are never learnt twice, from two different pairs. Up to the moment at which a
-token is made, no merge has crossed its ends; so what happened between them depended on its bytes alone, and was the same
-wherever they stood. (`merging` relies on this.)
+**One way to make a token.** The same bytes are never learnt twice, from two different pairs. Up to the moment at which
+a token is made, no merge has crossed its ends; so what happened between them depended on its bytes alone, and was the
+same wherever they stood. (`merging` relies on this.)
 
 Compiled versions of both functions, `merging` and `encoding`, do the work; these are what they are tested against.
 
-Sources: Gage, "A New Algorithm for Data Compression", 1994; Sennrich, Haddow, Birch, "Neural Machine Translation of Rare
-Words with Subword Units", 2016, arXiv:1508.07909, algorithm 1; over bytes: Radford et al., "Language Models are
+Sources: Gage, "A New Algorithm for Data Compression", 1994; Sennrich, Haddow, Birch, "Neural Machine Translation of
+Rare Words with Subword Units", 2016, arXiv:1508.07909, algorithm 1; over bytes: Radford et al., "Language Models are
 Unsupervised Multitask Learners", 2019, section 2.2.
 """
 
@@ -36,15 +36,16 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from itertools import pairwise
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from penjing.errors import TokenizerError
+from penjing.errors import TokenizerError, nearest
 from penjing.tokenizer.encoding import FastEncoder, merges_of_ranks
 from penjing.tokenizer.patterns import SplitPattern
-from penjing.tokenizer.scan import character_classes, split
+from penjing.tokenizer.scan import chunk_ends, utf8
 
 _PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 BYTE_ORDER = bytes(_PRINTABLE + [byte for byte in range(256) if byte not in _PRINTABLE])
@@ -57,6 +58,7 @@ BYTE_TO_CHARACTER = {
 CHARACTER_TO_BYTE = {character: byte for byte, character in BYTE_TO_CHARACTER.items()}
 
 Pair = tuple[bytes, bytes]
+NormalForm = Literal["NFC", "NFD", "NFKC", "NFKD"]
 
 
 def train(words: Mapping[bytes, int], merges: int) -> list[Pair]:
@@ -67,7 +69,7 @@ def train(words: Mapping[bytes, int], merges: int) -> list[Pair]:
     while len(learnt) < merges:
         frequency: Counter[Pair] = Counter()
         for symbols, count in chunks:
-            for pair in zip(symbols, symbols[1:], strict=False):
+            for pair in pairwise(symbols):
                 frequency[pair] += count
         if not frequency:
             break
@@ -97,12 +99,10 @@ def merge_pair(symbols: list[bytes], pair: Pair) -> list[bytes]:
 
 
 def encode_chunk(chunk: bytes, order: Mapping[Pair, int]) -> list[bytes]:
-    """The tokens of one chunk: merges the pair that comes first in `order`, the leftmost of equals, until none is left."""
+    """The tokens of one chunk: merges the pair that is first in `order`, the leftmost of equals, until none is left."""
     symbols = [bytes([byte]) for byte in chunk]
     while True:
-        places = [
-            (order[pair], place) for place, pair in enumerate(zip(symbols, symbols[1:], strict=False)) if pair in order
-        ]
+        places = [(order[pair], place) for place, pair in enumerate(pairwise(symbols)) if pair in order]
         if not places:
             return symbols
         _, place = min(places)
@@ -142,7 +142,10 @@ class BytePairModel:
         self.tokens = list(tokens)
         self.pattern = SplitPattern.of(pattern)
         self.whole_chunks = whole_chunks
-        self.normalization = normalization
+        if normalization is not None and normalization not in get_args(NormalForm):
+            forms = get_args(NormalForm)
+            raise TokenizerError(f"there is no normal form '{normalization}'{nearest(normalization, forms)}")
+        self.normalization = cast(NormalForm | None, normalization)
         self.by_id = merges is None
         self._merges = None if merges is None else np.asarray(merges, dtype=np.int32).reshape(-1, 3)
         if self._merges is not None and self._merges.size:
@@ -186,34 +189,23 @@ class BytePairModel:
         Raises:
             TokenizerError: the vocabulary lacks a byte of the text.
         """
-        try:
-            data = (text if self.normalization is None else self.normalize(text)).encode()
-        except UnicodeEncodeError:
-            data = self.normalize(text).encode()
-        return self.encode_bytes(data)
+        if self.normalization is not None:
+            text = unicodedata.normalize(self.normalization, text)
+        return self.encode_bytes(utf8(text))
 
     def normalize(self, text: str, *, at_start: bool = True) -> str:
         """`text` as its tokens spell it: normalized, lone surrogates as U+FFFD. `at_start` makes no difference."""
         if self.normalization is not None:
-            text = unicodedata.normalize(self.normalization, text)  # type: ignore[arg-type]
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            text = unicodedata.normalize(self.normalization, text)
+        return utf8(text).decode()
 
     def encode_bytes(self, data: bytes) -> NDArray[np.int32]:
         """The ids of UTF-8 text, or of any other bytes: `decode_bytes` gives exactly them again. Not normalized."""
         array = np.frombuffer(data, dtype=np.uint8)
-        ids = self._encoder.encode(array, self.chunk_ends(array, np.array([len(array)])))
+        ids = self._encoder.encode(array, chunk_ends(self.pattern, array, np.array([len(array)])))
         if len(ids) and int(ids.min()) < 0:
             raise TokenizerError("the text holds a byte that this vocabulary has no token for")
         return ids
-
-    def chunk_ends(self, data: NDArray[np.uint8], documents: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where each chunk of `data` ends, given where each document ends."""
-        rules = self.pattern.rules
-        if rules is None:
-            return _ends_by_regex(self.pattern, data, documents)
-        ends = np.empty(len(data), dtype=np.int64)
-        count = split(data, documents, rules.kind, rules.digits, rules.trailing, character_classes(), ends)
-        return ends[:count]
 
     def decode_bytes(self, ids: Sequence[int], *, at_start: bool = True) -> bytes:
         """The bytes that `ids` stand for. `at_start` makes no difference."""
@@ -245,14 +237,3 @@ class BytePairModel:
                 "merges": [[names[left], names[right]] for left, right, _ in self.merges.tolist()],
             },
         }
-
-
-def _ends_by_regex(pattern: SplitPattern, data: NDArray[np.uint8], documents: NDArray[np.int64]) -> NDArray[np.int64]:
-    """As the scanner, for a pattern that only `regex` knows; a byte that is not UTF-8 is a character of its own."""
-    lengths: list[int] = []
-    start = 0
-    for end in documents.tolist():
-        text = data[start:end].tobytes().decode("utf-8", "surrogateescape")
-        lengths += [len(chunk.encode("utf-8", "surrogateescape")) for chunk in pattern.split(text)]
-        start = end
-    return np.cumsum(np.array(lengths, dtype=np.int64), dtype=np.int64)

@@ -100,7 +100,7 @@ def _put_pair(pairs, left, right, value):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _fill_pairs(rows, by_id, pairs):  # type: ignore[no-untyped-def]
-    """Enters (left, right, merged) rows; a pair's priority is its merged id if `by_id`, else its row (the last counts)."""
+    """Enters (left, right, merged) rows; a pair's priority is its merged id if `by_id`, else its (last) row."""
     for row in range(len(rows)):
         merged = np.int64(rows[row, 2])
         _put_pair(pairs, rows[row, 0], rows[row, 1], (merged if by_id else np.int64(row)) << 32 | merged)

@@ -9,8 +9,11 @@ What makes it fast:
   when they change; an entry that turns up with an old count is put back with the present one.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 _NONE = -1
 
@@ -50,7 +53,7 @@ def _longer(rows, length):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _rise(queue, i):  # type: ignore[no-untyped-def]
-    """Moves entry `i` of the queue up: the higher count goes first, then the smaller left id, then the smaller right."""
+    """Moves entry `i` of the queue up: the higher count goes first, then the smaller left id, then the right."""
     count, key, chunks = queue[i, 0], queue[i, 1], queue[i, 2]
     while i > 0:
         above = (i - 1) >> 1
@@ -103,34 +106,50 @@ def _pairs_of_bytes(symbols, ends, counts):  # type: ignore[no-untyped-def]
     return totals, heads, nodes, used
 
 
+class Side(NamedTuple):
+    """What one merge finds on its left, or on its right: neighbours x, and all that is known of each, indexed by x."""
+
+    change: NDArray[np.int64]
+    """How many merges have x beside them."""
+    heads: NDArray[np.int64]
+    """The list of chunks in which they do: its first node."""
+    touched: NDArray[np.int32]
+    """The neighbours that were found."""
+    found: NDArray[np.int64]
+    """How many there are; shape `(1,)`."""
+
+    @classmethod
+    def of(cls, tokens: int) -> "Side":
+        """Nothing noted yet, for ids below `tokens`."""
+        changes, heads = np.zeros(tokens, np.int64), np.full(tokens, _NONE, np.int64)
+        return cls(changes, heads, np.empty(tokens, np.int32), np.zeros(1, np.int64))
+
+
 @njit(cache=True, nogil=True)
-def _note(x, chunk, times, change, lists, touched, nodes, state):  # type: ignore[no-untyped-def]
-    """Notes that the neighbour `x` got a merge beside it in `chunk`. `state`: touched, free node, nodes used."""
-    head = lists[x]
-    change[x] += times
+def _note(x, chunk, times, side, nodes, pool):  # type: ignore[no-untyped-def]
+    """Notes that `x` got a merge beside it in `chunk`, which occurs `times` times."""
+    head = side.heads[x]
+    side.change[x] += times
     if head == _NONE:
-        touched[state[0]] = x
-        state[0] += 1
+        side.touched[side.found[0]] = x
+        side.found[0] += 1
     elif nodes[head, 0] == chunk:
         return
-    if state[1] != _NONE:
-        node = state[1]
-        state[1] = nodes[node, 1]
+    node = pool[0]
+    if node != _NONE:
+        pool[0] = nodes[node, 1]
     else:
-        node = state[2]
-        state[2] += 1
+        node = pool[1]
+        pool[1] += 1
     nodes[node, 0], nodes[node, 1] = chunk, head
-    lists[x] = node
+    side.heads[x] = node
 
 
 @njit(cache=True, nogil=True)
-def _merge_in_chunk(symbols, start, length, a, b, c, chunk, times, left, right, nodes, states):  # type: ignore[no-untyped-def]
-    """Replaces each (a, b) in one chunk by c, from left to right, noting the neighbours. Returns the new length.
-
-    `left` and `right` are (change, lists, touched) for the neighbours on either side.
-    """
+def _merge_in_chunk(symbols, start, end, pair, chunk, times, left, right, nodes, pool):  # type: ignore[no-untyped-def]
+    """Replaces each (a, b) of `pair` = (a, b, c) in one chunk by c, from left to right; returns where it then ends."""
+    a, b, c = pair
     out, p = start, start
-    end = start + length
     while p < end:
         symbol = symbols[p]
         if symbol != a or p + 1 >= end or symbols[p + 1] != b:
@@ -138,59 +157,81 @@ def _merge_in_chunk(symbols, start, length, a, b, c, chunk, times, left, right, 
             p += 1
         else:
             if out > start:
-                _note(symbols[out - 1], chunk, times, left[0], left[1], left[2], nodes, states[0])
+                _note(symbols[out - 1], chunk, times, left, nodes, pool)
             if p + 2 < end:
-                states[1, 1], states[1, 2] = states[0, 1], states[0, 2]
-                _note(symbols[p + 2], chunk, times, right[0], right[1], right[2], nodes, states[1])
-                states[0, 1], states[0, 2] = states[1, 1], states[1, 2]
+                _note(symbols[p + 2], chunk, times, right, nodes, pool)
             symbols[out] = c
             p += 2
         out += 1
-    return out - start
+    return out
 
 
 @njit(cache=True, nogil=True)
-def learn(symbols, ends, counts, vocab, least, progress):  # type: ignore[no-untyped-def]
-    """Learns merges until there are `vocab` tokens or no pair occurs `least` times.
-
-    Args:
-        symbols: the different chunks as ids of single bytes (0 to 255), one after another, int32; overwritten.
-        ends: where each chunk ends, int64.
-        counts: how often each occurs, int64.
-        vocab: how many tokens there shall be, the 256 single bytes included.
-        least: the least count of a pair that is merged, at least 1.
-        progress: two int64; [0] receives how many tokens there are; setting [1] from outside stops the work.
-
-    Returns:
-        Pairs of ids, int32, shape `(merges, 2)`; row i makes token 256 + i.
-    """
-    totals, heads, nodes, nodes_used = _pairs_of_bytes(symbols, ends, counts)
-    lengths = np.empty(len(ends), dtype=np.int32)
-    for chunk in range(len(ends)):
-        lengths[chunk] = ends[chunk] - (ends[chunk - 1] if chunk > 0 else 0)
-
-    keys = np.full(1 << 18, _NONE, dtype=np.int64)
-    pair_counts = np.zeros(1 << 18, dtype=np.int64)
-    pairs = 0
-    queue = np.empty((1 << 18, 3), dtype=np.int64)  # count, left << 32 | right, first node of its list of chunks
+def _first_queue(totals, heads, keys, pair_counts):  # type: ignore[no-untyped-def]
+    """The queue of the pairs of bytes, and how many wait in it; their counts go into the table of pairs."""
+    queue = np.empty((1 << 18, 3), dtype=np.int64)
     waiting = 0
     for pair in range(1 << 16):
         if totals[pair] > 0:
             key = np.int64(pair >> 8) << 32 | np.int64(pair & 255)
             slot = _slot_of(keys, key)
             keys[slot], pair_counts[slot] = key, totals[pair]
-            pairs += 1
             queue[waiting, 0], queue[waiting, 1], queue[waiting, 2] = totals[pair], key, heads[pair]
             _rise(queue, waiting)
             waiting += 1
+    return queue, waiting
 
-    merges = np.empty((max(vocab - 256, 0), 2), dtype=np.int32)
-    left = (np.zeros(vocab, np.int64), np.full(vocab, _NONE, np.int64), np.empty(vocab, np.int32))
-    right = (np.zeros(vocab, np.int64), np.full(vocab, _NONE, np.int64), np.empty(vocab, np.int32))
-    states = np.zeros((2, 3), dtype=np.int64)
-    states[0, 1], states[0, 2] = _NONE, nodes_used
-    c = 256
-    while c < vocab and waiting > 0 and progress[1] == 0:
+
+@njit(cache=True, nogil=True)
+def _move_counts(side, is_left, pair, keys, pair_counts):  # type: ignore[no-untyped-def]
+    """Moves what `side` notes from the counts of (x, a) and (b, y) to those of (x, c) and (c, y).
+
+    Returns how many pairs are new in the table.
+    """
+    a, b, c = pair
+    new = 0
+    for i in range(side.found[0]):
+        x = np.int64(side.touched[i])
+        for key, change in (
+            (x << 32 | a if is_left else b << 32 | x, -side.change[x]),
+            (x << 32 | c if is_left else c << 32 | x, side.change[x]),
+        ):
+            slot = _slot_of(keys, key)
+            if keys[slot] == _NONE:
+                keys[slot] = key
+                new += 1
+            pair_counts[slot] += change
+        side.change[x] = 0
+    return new
+
+
+@njit(cache=True, nogil=True)
+def _enqueue(side, is_left, c, keys, pair_counts, queue, waiting):  # type: ignore[no-untyped-def]
+    """Puts the pairs of the new token `c` with what `side` notes into the queue; returns how many wait in it."""
+    for i in range(side.found[0]):
+        x = np.int64(side.touched[i])
+        key = x << 32 | c if is_left else c << 32 | x
+        queue[waiting, 0] = pair_counts[_slot_of(keys, key)]
+        queue[waiting, 1], queue[waiting, 2] = key, side.heads[x]
+        _rise(queue, waiting)
+        waiting += 1
+        side.heads[x] = _NONE
+    side.found[0] = 0
+    return waiting
+
+
+@njit(cache=True, nogil=True)
+def _learn(symbols, ends, counts, left, right, merges, least, progress):  # type: ignore[no-untyped-def]
+    """The loop of `learn`; returns how many merges there are."""
+    totals, heads, nodes, nodes_used = _pairs_of_bytes(symbols, ends, counts)
+    pool = np.array([_NONE, nodes_used])  # the first of the nodes that are free again; how many were ever used
+    keys = np.full(1 << 18, _NONE, dtype=np.int64)  # left << 32 | right
+    pair_counts = np.zeros(1 << 18, dtype=np.int64)
+    queue, waiting = _first_queue(totals, heads, keys, pair_counts)
+    pairs = waiting
+    lasts = ends.copy()  # where each chunk ends now
+    made = 0
+    while made < len(merges) and waiting > 0 and progress[1] == 0:
         count, key, node = queue[0, 0], queue[0, 1], queue[0, 2]
         present = pair_counts[_slot_of(keys, key)]
         if present != count:
@@ -203,49 +244,57 @@ def learn(symbols, ends, counts, vocab, least, progress):  # type: ignore[no-unt
         queue[0, 0], queue[0, 1], queue[0, 2] = queue[waiting, 0], queue[waiting, 1], queue[waiting, 2]
         _sink(queue, waiting)
 
-        a, b = key >> 32, key & 0xFFFFFFFF
-        merges[c - 256, 0], merges[c - 256, 1] = a, b
-        states[0, 0], states[1, 0] = 0, 0
+        pair = (key >> 32, key & 0xFFFFFFFF, np.int64(256 + made))
         while node != _NONE:
             chunk, following = np.int64(nodes[node, 0]), np.int64(nodes[node, 1])
-            nodes[node, 1] = states[0, 1]  # the node is free for another list
-            states[0, 1] = node
-            if states[0, 2] + 2 * lengths[chunk] > len(nodes):
-                nodes = _longer(nodes, 2 * len(nodes) + 2 * lengths[chunk])
+            nodes[node, 1] = pool[0]
+            pool[0] = node
             start = ends[chunk - 1] if chunk > 0 else np.int64(0)
-            lengths[chunk] = _merge_in_chunk(
-                symbols, start, lengths[chunk], a, b, c, chunk, counts[chunk], left, right, nodes, states
+            room = pool[1] + 2 * (lasts[chunk] - start)
+            if room > len(nodes):
+                nodes = _longer(nodes, 2 * room)
+            lasts[chunk] = _merge_in_chunk(
+                symbols, start, lasts[chunk], pair, chunk, counts[chunk], left, right, nodes, pool
             )
             node = following
-
-        come = states[0, 0] + states[1, 0]
+        come = left.found[0] + right.found[0]
         while 2 * (pairs + 2 * come) > len(keys):
             keys, pair_counts = _twice_as_large(keys, pair_counts)
         if waiting + come > len(queue):
             queue = _longer(queue, 2 * (waiting + come))
-        for side in range(2):
-            change, _, touched = left if side == 0 else right
-            for i in range(states[side, 0]):
-                x = np.int64(touched[i])
-                for gone in range(2):
-                    one, two = (x, a if gone else c) if side == 0 else (b if gone else c, x)
-                    key = one << 32 | two
-                    slot = _slot_of(keys, key)
-                    if keys[slot] == _NONE:
-                        keys[slot] = key
-                        pairs += 1
-                    pair_counts[slot] += -change[x] if gone else change[x]
-                change[x] = 0
-        for side in range(2):
-            _, lists, touched = left if side == 0 else right
-            for i in range(states[side, 0]):
-                x = np.int64(touched[i])
-                key = x << 32 | c if side == 0 else c << 32 | x
-                queue[waiting, 0] = pair_counts[_slot_of(keys, key)]
-                queue[waiting, 1], queue[waiting, 2] = key, lists[x]
-                _rise(queue, waiting)
-                waiting += 1
-                lists[x] = _NONE
-        c += 1
-        progress[0] = c
-    return merges[: c - 256]
+        pairs += _move_counts(left, True, pair, keys, pair_counts)
+        pairs += _move_counts(right, False, pair, keys, pair_counts)
+        waiting = _enqueue(left, True, pair[2], keys, pair_counts, queue, waiting)
+        waiting = _enqueue(right, False, pair[2], keys, pair_counts, queue, waiting)
+        merges[made, 0], merges[made, 1] = pair[0], pair[1]
+        made += 1
+        progress[0] = made
+    return made
+
+
+def learn(
+    symbols: NDArray[np.int32],
+    ends: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    merges: int,
+    *,
+    least: int = 1,
+    progress: NDArray[np.int64] | None = None,
+) -> NDArray[np.int32]:
+    """Learns up to `merges` merges, until no pair occurs `least` times.
+
+    Args:
+        symbols: the different chunks as ids of single bytes (0 to 255), one after another; overwritten.
+        ends: where each chunk ends.
+        counts: how often each occurs.
+        merges: how many to learn.
+        least: the least count of a pair that is merged, at least 1.
+        progress: two numbers; [0] receives how many merges are learnt; setting [1] from another thread stops the work.
+
+    Returns:
+        Pairs of ids, shape `(merges, 2)`; row i makes token 256 + i.
+    """
+    rows = np.empty((merges, 2), dtype=np.int32)
+    left, right = Side.of(256 + merges), Side.of(256 + merges)
+    state = progress if progress is not None else np.zeros(2, dtype=np.int64)
+    return rows[: _learn(symbols, ends, counts, left, right, rows, max(least, 1), state)]

@@ -12,7 +12,7 @@ Sources: Radford et al., "Language Models are Unsupervised Multitask Learners", 
 published encodings (cl100k, o200k); the tokenizer.json of Llama 3 and of Qwen 2.
 
 Departs from them: `\p{L}` and its kin mean Unicode 16.0, the version in tiktoken and tokenizers, whatever version the
-installed `regex` knows, so that a text has the same ids everywhere. A pattern that is not one of these is run by `regex`.
+installed `regex` knows, so that a text has the same ids everywhere. Any other pattern is run by `regex`, as it is.
 """
 
 from collections.abc import Iterator, Sequence
@@ -89,42 +89,36 @@ class SplitPattern:
     """A way of cutting text into chunks."""
 
     expressions: tuple[str, ...]
-    """Regular expressions; each cuts the pieces that the one before it left. None: the text stays whole."""
-    name: str | None = None
-    """Its name in `PATTERNS`, or None for one's own."""
+    """Regular expressions; each cuts the pieces that the one before it left. Empty: the text stays whole."""
+    names: tuple[str | None, ...]
+    """For each expression its name in `PATTERNS`, or None for one's own."""
 
     @classmethod
     def of(cls, pattern: "str | Sequence[str] | SplitPattern") -> "SplitPattern":
-        """The pattern of a name ("cl100k"), a regular expression, or several to be applied one after another.
+        """The pattern of a name ("cl100k") or a regular expression, or of several, to be applied one after another.
 
         Raises:
-            TokenizerError: it is neither a name nor a valid expression.
+            TokenizerError: one is neither a name nor a valid expression.
         """
         if isinstance(pattern, SplitPattern):
             return pattern
-        expressions = (pattern,) if isinstance(pattern, str) else tuple(pattern)
-        if len(expressions) == 1:
-            written = expressions[0]
-            names = {expression: name for name, expression in reversed(PATTERNS.items())} | _SAME
-            name = written if written in PATTERNS else names.get(written)
-            if name is not None:
-                return cls((PATTERNS[name],), name)
-            if written.isidentifier():
-                raise TokenizerError(f"there is no split pattern '{written}'{nearest(written, PATTERNS)}")
-        for expression in expressions:
-            try:
-                regex.compile(expression)
-            except regex.error as error:
-                raise TokenizerError(f"the split pattern {expression!r} is not a regular expression: {error}") from None
-        return cls(expressions)
+        written = (pattern,) if isinstance(pattern, str) else tuple(pattern)
+        names = tuple(_name_of(expression) for expression in written)
+        return cls(tuple(PATTERNS[n] if n is not None else w for n, w in zip(names, written, strict=True)), names)
 
     @property
-    def rules(self) -> Rules | None:
-        """What the fast scanner follows, or None where `regex` has to do it."""
-        return _RULES[self.name] if self.name is not None else None
+    def name(self) -> str | None:
+        """The name of a pattern that is a single known one, else None."""
+        return self.names[0] if len(self.names) == 1 else None
+
+    @property
+    def rules(self) -> tuple[Rules | None, ...]:
+        """For each expression what the fast scanner follows, or None where `regex` has to do it."""
+        return tuple(_RULES[name] if name is not None else None for name in self.names)
 
     @cached_property
-    def _compiled(self) -> tuple["regex.Pattern[str]", ...]:
+    def compiled(self) -> tuple["regex.Pattern[str]", ...]:
+        """The expressions, compiled."""
         return tuple(regex.compile(expression) for expression in self.expressions)
 
     def split(self, text: str) -> list[str]:
@@ -134,12 +128,30 @@ class SplitPattern:
         ['it', "'s", ' ', ' 2024', '!']
         """
         pieces = [text] if text else []
-        for expression in self._compiled:
-            pieces = [part for piece in pieces for part in _isolate(expression, piece)]
+        for expression in self.compiled:
+            pieces = [part for piece in pieces for part in isolate(expression, piece)]
         return pieces
 
 
-def _isolate(expression: "regex.Pattern[str]", text: str) -> Iterator[str]:
+def _name_of(written: str) -> str | None:
+    """The name of a known pattern, given its name or one of the ways of writing it; None for a new expression."""
+    if written in PATTERNS:
+        return written
+    for name, expression in PATTERNS.items():
+        if expression == written:
+            return name
+    if written in _SAME:
+        return _SAME[written]
+    if written.isidentifier():
+        raise TokenizerError(f"there is no split pattern '{written}'{nearest(written, PATTERNS)}")
+    try:
+        regex.compile(written)
+    except regex.error as error:
+        raise TokenizerError(f"the split pattern {written!r} is not a regular expression: {error}") from None
+    return None
+
+
+def isolate(expression: "regex.Pattern[str]", text: str) -> Iterator[str]:
     """The matches in `text` and what lies between them, in order."""
     position = 0
     for match in expression.finditer(text):

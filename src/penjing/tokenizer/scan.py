@@ -6,8 +6,9 @@ the reference; the tests compare the two on random text of every class.
 
 Any bytes are accepted: a byte that is not part of a UTF-8 character counts as an "other" character of its own.
 
-    data = np.frombuffer("Hello world".encode(), np.uint8)
-    split(data, np.array([11]), CL100K, 3, True, character_classes())      # array([5, 11]): where each chunk ends
+    >>> data = np.frombuffer("Hello world!".encode(), np.uint8)
+    >>> chunk_ends(SplitPattern.of("cl100k"), data, np.array([12])).tolist()
+    [5, 11, 12]
 """
 
 import zlib
@@ -15,10 +16,11 @@ from functools import cache
 from importlib import resources
 
 import numpy as np
+import regex
 from numba import njit
 from numpy.typing import NDArray
 
-from penjing.tokenizer.patterns import GPT2, O200K
+from penjing.tokenizer.patterns import GPT2, O200K, SplitPattern, isolate
 
 LOWER, UPPER, LETTER, NUMBER, SPACE, NEWLINE = 1, 2, 4, 8, 16, 32
 _APOSTROPHE, _BLANK, _SLASH = 39, 32, 47
@@ -240,19 +242,8 @@ def _o200k(data, p, n, classes, digits):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def split(data, documents, kind, digits, trailing, classes, ends):  # type: ignore[no-untyped-def]
-    """Cuts documents into chunks.
-
-    Args:
-        data: UTF-8 bytes, shape `(bytes,)`, one document after another.
-        documents: where each document ends, shape `(documents,)`; no chunk crosses an end.
-        kind, digits, trailing: a pattern's `Rules`.
-        classes: `character_classes()`.
-        ends: receives the end of each chunk; as long as `data`.
-
-    Returns:
-        How many chunks there are.
-    """
+def _scan(data, documents, kind, digits, trailing, classes, ends):  # type: ignore[no-untyped-def]
+    """Writes where each chunk ends to `ends`, by a pattern's `Rules`; returns how many there are."""
     count = 0
     p = 0
     for n in documents:
@@ -266,3 +257,46 @@ def split(data, documents, kind, digits, trailing, classes, ends):  # type: igno
             ends[count] = p
             count += 1
     return count
+
+
+def chunk_ends(pattern: SplitPattern, data: NDArray[np.uint8], documents: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where each chunk ends.
+
+    Args:
+        pattern: how text is split.
+        data: UTF-8 bytes, one document after another, shape `(bytes,)`.
+        documents: where each document ends, shape `(documents,)`; every document end is the end of a chunk.
+
+    Returns:
+        Shape `(chunks,)`, rising to `len(data)`.
+    """
+    for expression, rules in zip(pattern.compiled, pattern.rules, strict=True):
+        if rules is None:
+            documents = _ends_by_regex(expression, data, documents)
+        else:
+            ends = np.empty(len(data), dtype=np.int64)
+            classes = character_classes()
+            count = _scan(data, documents, rules.kind, rules.digits, rules.trailing, classes, ends)
+            documents = ends[:count]
+    return documents
+
+
+def utf8(text: str) -> bytes:
+    """The bytes of a text, with U+FFFD for a lone surrogate, which is no character."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+
+
+def _ends_by_regex(
+    expression: "regex.Pattern[str]", data: NDArray[np.uint8], documents: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """As the scanner, by any expression; a byte that is not UTF-8 is a character of its own."""
+    lengths: list[int] = []
+    start = 0
+    for end in documents.tolist():
+        text = data[start:end].tobytes().decode("utf-8", "surrogateescape")
+        lengths += [len(chunk.encode("utf-8", "surrogateescape")) for chunk in isolate(expression, text)]
+        start = end
+    return np.cumsum(np.array(lengths, dtype=np.int64), dtype=np.int64)

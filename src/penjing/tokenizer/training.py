@@ -1,9 +1,9 @@
 """Learning a vocabulary from text of any size.
 
-Text is cut into chunks and the chunks are counted (`scan`, `counting`), a few megabytes at a time and on all cores; the
-text itself is never kept, only the different chunks. Then the merges are learnt from the counts (`merging`), by the rule
-and with the tie-breaking that `bpe` describes. The result does not depend on how many workers there are, on how the
-files are cut into blocks, nor on the order of the documents.
+Text is cut into chunks and the chunks are counted (`scan`, `counting`), a few megabytes at a time and on all cores;
+the text itself is never kept, only the different chunks. Then the merges are learnt from the counts (`merging`), by the
+rule and with the tie-breaking that `bpe` describes. The result does not depend on how many workers there are, on how
+the files are cut into blocks, nor on the order of the documents.
 """
 
 import codecs
@@ -23,7 +23,7 @@ from penjing.tokenizer import merging
 from penjing.tokenizer.bpe import BYTE_ORDER, BytePairModel
 from penjing.tokenizer.counting import ChunkCounter
 from penjing.tokenizer.patterns import SplitPattern
-from penjing.tokenizer.scan import character_classes, split
+from penjing.tokenizer.scan import chunk_ends, utf8
 
 BLOCK = 4 << 20
 """How many bytes of text a worker is given at a time."""
@@ -51,8 +51,8 @@ def train(
     """Learns a byte-level BPE model.
 
     Args:
-        source: texts, one document each; or paths of text files and of folders with `.txt` and `.md` files, one document
-            a file, read in blocks. (A string is a path.)
+        source: texts, one document each; or paths of text files and of folders with `.txt` and `.md` files, one
+            document a file, read in blocks. (A string is a path.)
         tokens: how many tokens the model shall have, the 256 bytes included. It has fewer if no pair is left.
         pattern: how text is split; a pattern of one's own is run by `regex`, in processes if there are several workers.
         workers: threads that split and count.
@@ -91,7 +91,7 @@ Block = tuple[bytes, list[int]]
 def count_chunks(blocks: Iterable[Block], pattern: SplitPattern, workers: int) -> ChunkCounter:
     """How often each different chunk occurs in `blocks`; at most two blocks a worker are held at a time."""
     counters = [ChunkCounter() for _ in range(workers)]
-    if pattern.rules is None:
+    if None in pattern.rules:
         for counted in _spread(_count_by_regex, ((pattern, block) for block in blocks), workers, processes=True):
             content, ends, weights = counted
             counters[0].add(np.frombuffer(content, dtype=np.uint8), ends, weights)
@@ -109,15 +109,11 @@ def count_chunks(blocks: Iterable[Block], pattern: SplitPattern, workers: int) -
 
 
 def _count_by_scan(pattern: SplitPattern, block: Block, idle: "SimpleQueue[ChunkCounter]") -> None:
-    rules = pattern.rules
-    assert rules is not None
     data = np.frombuffer(block[0], dtype=np.uint8)
-    documents = np.array(block[1], dtype=np.int64)
-    ends = np.empty(len(data), dtype=np.int64)
-    count = split(data, documents, rules.kind, rules.digits, rules.trailing, character_classes(), ends)
+    ends = chunk_ends(pattern, data, np.array(block[1], dtype=np.int64))
     counter = idle.get()
     try:
-        counter.add(data, ends[:count])
+        counter.add(data, ends)
     finally:
         idle.put(counter)
 
@@ -157,11 +153,11 @@ def _learn(counter: ChunkCounter, tokens: int, least: int, progress: Progress | 
     symbols, ends, counts = order[counter.content], counter.ends, counter.counts
     state = np.zeros(2, dtype=np.int64)
     with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(merging.learn, symbols, ends, counts, tokens, least, state)
+        future = pool.submit(merging.learn, symbols, ends, counts, tokens - 256, least=least, progress=state)
         try:
             while wait([future], timeout=0.1).not_done:
                 if progress is not None:
-                    progress("learning merges", max(int(state[0]) - 256, 0), tokens - 256)
+                    progress("learning merges", int(state[0]), tokens - 256)
         except BaseException:
             state[1] = 1
             raise
@@ -179,17 +175,19 @@ def _blocks(
         return
     items = iter(source)
     first = next(items, None)
-    if first is None:
-        return
     if isinstance(first, Path):
-        paths = [file for path in chain([first], items) for file in _files(Path(path))]
-        yield from _blocks_of_files(paths, errors, progress)
-        return
+        paths = (Path(str(item)) for item in chain([first], items))
+        yield from _blocks_of_files([file for path in paths for file in _files(path)], errors, progress)
+    elif first is not None:
+        yield from _blocks_of_texts((str(item) for item in chain([first], items)), progress)
+
+
+def _blocks_of_texts(texts: Iterable[str], progress: Progress | None) -> Iterator[Block]:
     parts: list[bytes] = []
     ends: list[int] = []
     size = done = 0
-    for text in chain([first], items):
-        data = text.encode("utf-8", "replace")
+    for text in texts:
+        data = utf8(text)
         parts.append(data)
         size += len(data)
         ends.append(size)
@@ -245,9 +243,10 @@ def _decoded(path: Path, errors: str) -> Iterator[tuple[str, int]]:
                 try:
                     text = decoder.decode(block, final=not block)
                 except UnicodeDecodeError as fault:
+                    place, byte = position - held + fault.start, fault.object[fault.start]
                     raise DataError(
-                        f"{path} is not UTF-8 text: byte {position - held + fault.start} is 0x{fault.object[fault.start]:02X}; "
-                        "convert it, or read what is wrong as U+FFFD with errors='replace' (--errors replace)"
+                        f"{path} is not UTF-8 text: byte {place} is 0x{byte:02X}; convert it, or have what is wrong "
+                        "read as U+FFFD with errors='replace' (--errors replace)"
                     ) from None
                 yield text, len(block)
                 position += len(block)
