@@ -5,6 +5,8 @@
     documents  0  0  0  |  1  1  1  1       attention never crosses a border
     targets    4  9  e  |  2  8  8  e       the next token of the same document
     mask       1  1  1  |  0  1  1  1       which predictions count in the loss
+
+The end tokens `e` are predicted, but need not be seen: no document follows another.
 """
 
 from dataclasses import dataclass
@@ -18,8 +20,8 @@ from torch import Tensor
 class TokenBatch:
     """Rows of packed token documents with their targets.
 
-    Shapes: all `(batch, seq)`. `documents` is None when every row is one unpadded document; else a document's tokens share
-    a number within their row, and padding has the number -1. `positions` None counts from each row's start.
+    Shapes: all `(batch, seq)`. `documents` is None when every row is one unpadded document; else a document's tokens
+    share a number within their row, and padding has the number -1. `positions` None counts from each row's start.
     """
 
     tokens: Int[Tensor, "batch seq"]

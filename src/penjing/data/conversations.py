@@ -127,13 +127,14 @@ def _turn(turn: Any, where: str) -> "Message":
         raise DataError(f"{where}: a {type(turn).__name__}, where {{role, content}} or {{from, value}} is expected")
     role_name, content_name = ("from", "value") if "from" in turn else ("role", "content")
     role = _field(turn, role_name, where)
-    if role not in ROLES:
+    if not isinstance(role, str) or role not in ROLES:
         raise DataError(f"{where}: unknown {role_name} '{role}'{nearest(str(role), ROLES)}")
+    calls = turn.get("tool_calls")
+    content = turn.get(content_name) if calls else _field(turn, content_name, where)
     if role == "function_call":
-        return _message("assistant", _calls(turn.get(content_name), where), where, content_name)
-    content = turn.get("content") if turn.get("tool_calls") else _field(turn, content_name, where)
-    text = _text(content or "", where, content_name)
-    if calls := turn.get("tool_calls"):
+        calls, content = content, None
+    text = "" if calls and content is None else _text(content, where, content_name)
+    if calls:
         text = "\n".join(part for part in (text, _calls(calls, where)) if part)
     return _message(ROLES[role], text, where, content_name)
 

@@ -193,6 +193,7 @@ def _documents_of_text(blocks: Iterator[str], file: str, separator: str | None) 
     if separator == "":
         raise DataError("the separator of documents is empty; None makes each file a document")
     number, key, text = 1, "", ""
+    longest = PIECE + len(separator or "")  # so that a separator that has only begun to arrive is never cut
     for block in blocks:
         parts = (text + block).split(separator) if separator else [text + block]
         for ended in parts[:-1]:
@@ -204,7 +205,7 @@ def _documents_of_text(blocks: Iterator[str], file: str, separator: str | None) 
         text = parts[-1]
         if number > 1 and not key:
             text = text.lstrip("\n")
-        while len(text) > PIECE:
+        while len(text) > longest:
             cut = _border(text)
             key = key or _key(text[:cut])
             yield Document(text[:cut], _nth(file, number), continues=True, key=key)

@@ -86,7 +86,7 @@ class RenderedConversations:
             if not mask[1:length].any():
                 unanswered += 1
                 continue
-            cut += length < len(mask)
+            cut += bool(mask[length:].any())
             ids.append(np.array(rendered.ids[:length], dtype=dtype))
             masks.append(mask[:length])
             self._origins.append(conversation.origin)

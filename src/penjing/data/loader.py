@@ -108,17 +108,19 @@ class Loader(Iterator[TokenBatch]):
         """
         try:
             before = dict(state["made_for"])
-            positions = [{name: int(value) for name, value in source.items()} for source in state["sources"]]
-            taken = [position.pop("taken") for position in positions]
-        except (AttributeError, KeyError, TypeError, ValueError):
+            names = ("epoch", "block", "row", "taken")
+            positions = [{name: int(source[name]) for name in names} for source in state["sources"]]
+        except (KeyError, TypeError, ValueError):
             raise DataError("this is no saved position of a loader") from None
         for name, now in self._made_for().items():
             if before.get(name) != now:
                 what = "the data has changed" if name == "data" else f"{name} was {before.get(name)}, now it is {now}"
                 raise DataError(f"the saved position in the data does not fit: {what}")
+        if len(positions) != len(self._sources):
+            raise DataError("this is no saved position of a loader")
         for source, position in zip(self._sources, positions, strict=True):
             source.load(position)
-        self._taken = taken
+        self._taken = [position["taken"] for position in positions]
 
     def _made_for(self) -> dict[str, Any]:
         """What an order of rows depends on."""

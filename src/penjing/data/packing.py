@@ -119,7 +119,7 @@ class Rows(ABC):
     Args:
         data: the documents.
         context: input tokens of a row.
-        seed: of the order; None leaves everything in the order of the data.
+        seed: of the order; None leaves windows and documents in the order of the data (parts of very long ones aside).
     """
 
     def __init__(self, data: Tokens, context: int, seed: int | None):

@@ -7,8 +7,9 @@
       ends.bin             int64: where each document ends, in tokens from the beginning
       bytes.bin            int64: how many UTF-8 bytes of text there are up to each document's end
 
-Each document ends with the tokenizer's end-of-document token; a document may go on in the next file. Writing is a
-stream with a bounded number of documents in hand, on any number of threads, with the same result.
+Each document ends with the tokenizer's end-of-document token, and begins with the begin token where the tokenizer's
+model expects one. A document may go on in the next file. Writing is a stream with a bounded number of documents in
+hand, on any number of threads, with the same result.
 """
 
 import hashlib
@@ -161,8 +162,8 @@ def write(
     """Writes documents as token shards; the folder appears whole or not at all.
 
     Args:
-        documents: texts, or arrays of ids, whose bytes the tokenizer tells. Each gets the end token, unless it is an
-            array that has it.
+        documents: texts, or arrays of ids, whose bytes the tokenizer tells. Each gets the end token (and the begin
+            token, where the model expects one), unless it is an array that has it.
         tokenizer: makes the ids.
         folder: where; shards that are there are replaced.
         workers: threads that tokenize. The result does not depend on it.
@@ -181,7 +182,8 @@ def write(
         raise DataError("the tokenizer has no token that ends a document (eos); shards need one")
     with atomic_folder(folder) as temporary:
         dtype = "<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4"
-        with _Writer(temporary, np.dtype(dtype), eos, file_tokens) as writer:
+        bos = tokenizer.bos_id if tokenizer.adds_bos else None
+        with _Writer(temporary, np.dtype(dtype), bos, eos, file_tokens) as writer:
             for pieces in _in_order(_Encoder(tokenizer), _tasks(documents), workers):
                 for piece in pieces:
                     writer.add(piece)
@@ -244,10 +246,11 @@ class _Encoder:
 class _Writer:
     """Appends documents to the files of a folder."""
 
-    def __init__(self, folder: Path, dtype: np.dtype[Any], eos: int, file_tokens: int):
+    def __init__(self, folder: Path, dtype: np.dtype[Any], bos: int | None, eos: int, file_tokens: int):
         self._folder = folder
         self._dtype = dtype
-        self._eos = np.array([eos], dtype=dtype)
+        self._bos = bos
+        self._eos = eos
         self._file_tokens = file_tokens
         self._file: BinaryIO | None = None
         self._hashes: dict[str, Any] = {}
@@ -266,10 +269,14 @@ class _Writer:
                 file.close()
 
     def add(self, piece: _Piece) -> None:
-        self.bytes += piece.bytes
-        self._append(piece.ids.astype(self._dtype))
-        self._last = int(piece.ids[-1]) if piece.ids.size else self._last
+        """Appends a document or a piece of one."""
+        if not self._open and self._bos is not None and not (piece.ids.size and piece.ids[0] == self._bos):
+            self._append(np.array([self._bos], dtype=self._dtype))
         self._open = True
+        self._append(piece.ids.astype(self._dtype))
+        self.bytes += piece.bytes
+        if piece.ids.size:
+            self._last = int(piece.ids[-1])
         if not piece.continues:
             self.end_document()
 
@@ -277,8 +284,8 @@ class _Writer:
         """Ends the document whose pieces were added, if there is one."""
         if not self._open:
             return
-        if self._last != self._eos[0]:
-            self._append(self._eos)
+        if self._last != self._eos:
+            self._append(np.array([self._eos], dtype=self._dtype))
         self._open, self._last = False, -1
         self.documents += 1
         for name, value in (("ends.bin", self.tokens), ("bytes.bin", self.bytes)):
