@@ -113,9 +113,14 @@ class Attention(nn.Module):
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, sequence: Sequence) -> Tensor:
         config = self.config
         dropout = config.dropout if self.training else 0.0
-        if config.softcap is not None or (query.device.type == "cpu" and sequence.keys <= 512):
+        if config.softcap is not None:
+            visible = sequence.mask(config.window)
+            return kernels.reference(query, key, value, visible, self.scale, config.softcap, dropout)
+        whole = sequence.start == 0 and sequence.queries > 1
+        if whole and not dropout and query.device.type == "cpu" and query.dtype == torch.bfloat16:
             bias = sequence.bias(query.dtype, config.window)
-            return kernels.plain(query, key, value, bias, self.scale, config.softcap, dropout)
+            assert bias is not None
+            return kernels.blocked(query, key, value, bias, self.scale)
         causal = sequence.is_causal(config.window)
         visible = None if causal else sequence.mask(config.window)
         return kernels.fused(query, key, value, visible, causal, self.scale, dropout)

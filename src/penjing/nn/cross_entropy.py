@@ -16,8 +16,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
-from penjing.nn.head import Head
+from penjing.nn.head import Head, cap
+
+CHUNK_NUMBERS = 2**21  # logits held at once: measured best on two Zen 4 cores, where 8 MB of them stay in the cache
 
 
 def cross_entropy(
@@ -25,7 +28,7 @@ def cross_entropy(
     head: Head,
     targets: Int[Tensor, "*batch"],
     mask: Bool[Tensor, "*batch"] | None = None,
-    chunk: int = 2048,
+    chunk: int | None = None,
 ) -> Float[Tensor, ""]:
     """The summed cross-entropy, in nats, of the targets that `mask` counts.
 
@@ -34,7 +37,7 @@ def cross_entropy(
         head: gives `weight`, `bias` and `softcap`.
         targets: token ids; those not counted may be anything.
         mask: which predictions count; None for all.
-        chunk: how many tokens' logits are held at once.
+        chunk: how many tokens' logits are held at once; None takes what a processor's cache likes.
 
     Returns:
         A float32 sum (float64 for a float64 model); zero when nothing counts. Its gradient can be taken once.
@@ -44,7 +47,8 @@ def cross_entropy(
         counted = mask.flatten().nonzero().squeeze(1)
         if len(counted) < len(targets):
             hidden, targets = hidden[counted], targets[counted]
-    return _ChunkedCrossEntropy.apply(hidden, head.weight, head.bias, targets, head.softcap, chunk)
+    rows = max(256, CHUNK_NUMBERS // head.weight.shape[0]) if chunk is None else chunk
+    return _ChunkedCrossEntropy.apply(hidden, head.weight, head.bias, targets, head.softcap, rows)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -58,27 +62,19 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         softcap: float | None,
         chunk: int,
     ) -> Tensor:
-        wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
-        exact = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+        wanted = ctx.needs_input_grad[:3]
+        exact = torch.promote_types(hidden.dtype, torch.float32)
         total = torch.zeros((), dtype=exact, device=hidden.device)
-        hidden_grad = torch.empty_like(hidden) if wants_hidden else None
-        weight_grad = torch.zeros_like(weight, dtype=exact) if wants_weight else None
-        bias_grad = torch.zeros_like(bias, dtype=exact) if wants_bias and bias is not None else None
+        hidden_grad = torch.empty_like(hidden) if wanted[0] else None
+        weight_grad = torch.zeros_like(weight, dtype=exact) if wanted[1] else None
+        bias_grad = torch.zeros_like(bias, dtype=exact) if wanted[2] and bias is not None else None
         for start in range(0, len(targets), chunk):
-            rows, wanted = hidden[start : start + chunk], targets[start : start + chunk, None]
-            logits = (rows @ weight.t()).to(exact)  # (chunk, vocab)
-            if bias is not None:
-                logits += bias
-            if softcap is not None:
-                logits = torch.tanh(logits / softcap) * softcap
-            total += (logits.logsumexp(dim=-1, keepdim=True) - logits.gather(1, wanted)).sum()
-            if not (wants_hidden or wants_weight or wants_bias):
+            rows = hidden[start : start + chunk]
+            logits = cap(F.linear(rows, weight, bias).to(exact), softcap)  # (chunk, vocab)
+            loss, grad = _loss_and_gradient(logits, targets[start : start + chunk, None], softcap, any(wanted))
+            total += loss
+            if grad is None:
                 continue
-            slope = 1 - (logits / softcap).square() if softcap is not None else None
-            grad = logits.softmax(dim=-1)
-            grad.scatter_add_(1, wanted, grad.new_full(wanted.shape, -1.0))
-            if slope is not None:
-                grad *= slope
             if bias_grad is not None:
                 bias_grad += grad.sum(dim=0)
             grad = grad.to(rows.dtype)
@@ -98,3 +94,22 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias = (None if grad is None else grad * scale.to(grad.dtype) for grad in ctx.gradients)
         return hidden, weight, bias, None, None, None
+
+
+def _loss_and_gradient(
+    logits: Tensor, targets: Tensor, softcap: float | None, wants_gradient: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The summed loss of `(chunk, vocab)` logits and its gradient for the scores before the cap. Overwrites
+    `logits`.
+    """
+    slope = None if softcap is None or not wants_gradient else 1 - (logits / softcap).square()
+    top = logits.amax(dim=-1, keepdim=True)  # (chunk, 1)
+    target_logits = logits.gather(1, targets)
+    exponentials = logits.sub_(top).exp_()
+    sums = exponentials.sum(dim=-1, keepdim=True)
+    loss = (sums.log() + top - target_logits).sum()
+    if not wants_gradient:
+        return loss, None
+    grad = exponentials.mul_(sums.reciprocal())  # softmax
+    grad.scatter_add_(1, targets, grad.new_full(targets.shape, -1.0))
+    return loss, grad if slope is None else grad.mul_(slope)

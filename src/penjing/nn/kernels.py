@@ -6,10 +6,12 @@ fused       PyTorch's fused kernels (flash attention): the scores are never held
 """
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 Query = Float[Tensor, "batch heads queries head_dim"]
@@ -20,9 +22,10 @@ def reference(
     query: Query,
     key: Keys,
     value: Keys,
-    visible: Bool[Tensor, "rows 1 queries keys"],
+    visible: Bool[Tensor, "rows 1 queries keys"] | None,
     scale: float,
     softcap: float | None = None,
+    dropout: float = 0.0,
 ) -> Query:
     """softmax(scale * q k^T) v over the visible keys; query heads share key heads in consecutive groups."""
     group = query.shape[1] // key.shape[1]
@@ -30,34 +33,10 @@ def reference(
     scores = scale * torch.einsum("bhqd,bhkd->bhqk", query, key)
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
-    weights = scores.masked_fill(~visible, -math.inf).softmax(dim=-1)
+    if visible is not None:
+        scores = scores.masked_fill(~visible, -math.inf)
+    weights = F.dropout(scores.softmax(dim=-1), dropout)
     return torch.einsum("bhqk,bhkd->bhqd", weights, value)
-
-
-def plain(
-    query: Query,
-    key: Keys,
-    value: Keys,
-    bias: Float[Tensor, "rows 1 queries keys"] | None,
-    scale: float,
-    softcap: float | None = None,
-    dropout: float = 0.0,
-) -> Query:
-    """Two batched matrix products. `bias` is 0 where a key is seen and -infinity elsewhere."""
-    batch, heads, queries, head_dim = query.shape
-    kv_heads = key.shape[1]
-    grouped = query.reshape(batch, kv_heads, -1, head_dim)  # (batch, kv_heads, group * queries, head_dim)
-    scores = grouped @ key.transpose(-1, -2)  # (batch, kv_heads, group * queries, keys)
-    scores = scores.view(batch, heads, queries, -1) * scale
-    if softcap is not None:
-        scores = softcap * torch.tanh(scores / softcap)
-    if bias is not None:
-        scores = scores + bias
-    weights = scores.softmax(dim=-1, dtype=torch.float32).to(value.dtype)
-    if dropout:
-        weights = F.dropout(weights, dropout)
-    mixed = weights.view(batch, kv_heads, -1, weights.shape[-1]) @ value  # (batch, kv_heads, group * queries, head_dim)
-    return mixed.view(batch, heads, queries, head_dim)
 
 
 def fused(
@@ -82,3 +61,70 @@ def fused(
         dropout_p=dropout,
         enable_gqa=query.shape[1] != key.shape[1],
     )
+
+
+def blocked(
+    query: Query,
+    key: Keys,
+    value: Keys,
+    bias: Float[Tensor, "rows 1 queries keys"],
+    scale: float,
+    block: int = 64,
+) -> Query:
+    """Causal attention of a whole sequence, a block of queries at a time, each against the keys up to its own end.
+
+    `bias` is 0 where a key is seen and -infinity elsewhere; what it says of later keys is never read.
+    """
+    return _Blocked.apply(query, key, value, bias, scale, block)
+
+
+class _Blocked(torch.autograd.Function):
+    """With n blocks, (n + 1) / 2n of the work of a full matrix of scores."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float, block: int) -> Tensor:
+        batch, heads, seq, head_dim = query.shape
+        kv_heads = key.shape[1]
+        grouped = query.unflatten(1, (kv_heads, -1))  # (batch, kv_heads, group, seq, head_dim)
+        mixed = query.new_empty(batch, seq, heads, head_dim)
+        kept = []
+        for start in range(0, seq, block):
+            end = min(start + block, seq)
+            rows = _rows(grouped[..., start:end, :] * scale)  # (batch, kv_heads, group * block, head_dim)
+            scores = rows @ key[:, :, :end].transpose(-1, -2)  # (batch, kv_heads, group * block, end)
+            scores.unflatten(2, (-1, end - start)).add_(bias[:, :, None, start:end, :end])
+            weights = scores.softmax(dim=-1)
+            mixed[:, start:end] = _heads(weights @ value[:, :, :end], end - start).transpose(1, 2)
+            kept.append(weights)
+        ctx.save_for_backward(query, key, value, *kept)
+        ctx.scale, ctx.block = scale, block
+        return mixed.transpose(1, 2)  # (batch, heads, seq, head_dim)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, *kept = ctx.saved_tensors
+        batch, heads, seq, head_dim = query.shape
+        kv_heads = key.shape[1]
+        grouped, grad = (x.unflatten(1, (kv_heads, -1)) for x in (query, grad))
+        query_grad = query.new_empty(batch, seq, heads, head_dim).transpose(1, 2)
+        key_grad, value_grad = (x.new_zeros(batch, seq, kv_heads, head_dim).transpose(1, 2) for x in (key, value))
+        for index, weights in enumerate(kept):
+            start = index * ctx.block
+            end = min(start + ctx.block, seq)
+            rows, row_grads = _rows(grouped[..., start:end, :] * ctx.scale), _rows(grad[..., start:end, :])
+            weight_grads = row_grads @ value[:, :, :end].transpose(-1, -2)
+            score_grads = torch._softmax_backward_data(weight_grads, weights, -1, weights.dtype)
+            query_grad[:, :, start:end] = _heads(score_grads @ key[:, :, :end], end - start).mul_(ctx.scale)
+            key_grad[:, :, :end] += score_grads.transpose(-1, -2) @ rows
+            value_grad[:, :, :end] += weights.transpose(-1, -2) @ row_grads
+        return query_grad, key_grad, value_grad, None, None, None
+
+
+def _rows(x: Float[Tensor, "batch kv_heads group block head_dim"]) -> Float[Tensor, "batch kv_heads rows head_dim"]:
+    """The queries of a group of heads below each other, so that one product serves them all."""
+    return x.flatten(2, 3)
+
+
+def _heads(x: Float[Tensor, "batch kv_heads rows head_dim"], block: int) -> Float[Tensor, "batch heads block head_dim"]:
+    return x.unflatten(2, (-1, block)).flatten(1, 2)

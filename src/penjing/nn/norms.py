@@ -10,10 +10,12 @@ Layer Normalization", 2019, arXiv:1910.07467, equation 4.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 
@@ -65,4 +67,30 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
         """`x` with root mean square 1, scaled."""
-        return F.rms_norm(x, self.weight.shape, self.weight, self.config.eps)
+        return _RMSNorm.apply(x, self.weight, self.config.eps)
+
+
+class _RMSNorm(torch.autograd.Function):
+    """RMSNorm with its gradient written out: fewer passes over memory than autograd's, and no copies kept.
+
+    With n = x / rms(x) and h the gradient of the output times the weight, the gradient is (h - n mean(h n)) / rms(x).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        exact = torch.promote_types(x.dtype, torch.float32)
+        square = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=exact).square_()
+        inverse = square.div_(x.shape[-1]).add_(eps).rsqrt_()  # (..., 1)
+        ctx.save_for_backward(x, weight, inverse)
+        return (x * inverse).mul_(weight).to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, weight, inverse = ctx.saved_tensors
+        normed = x * inverse  # (..., width), at least float32
+        weight_grad = (grad * normed).flatten(0, -2).sum(dim=0)  # (width,)
+        scaled = grad.to(normed.dtype) * weight
+        mean = torch.linalg.vecdot(scaled, normed).unsqueeze(-1).div_(x.shape[-1])  # (..., 1)
+        x_grad = scaled.addcmul_(normed, mean, value=-1).mul_(inverse)
+        return x_grad.to(x.dtype), weight_grad.to(weight.dtype), None

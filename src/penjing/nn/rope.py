@@ -18,11 +18,12 @@ k, 2 k + 1).
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from penjing.errors import ConfigError
 
@@ -159,7 +160,8 @@ class Llama3Scaling:
 class Rope(nn.Module):
     """Cosines and sines of a head's rotation at given positions. It has no weights and no buffers.
 
-    Shapes: positions `(rows, queries)`; cosines and sines `(rows, queries, dim)`, both halves equal.
+    Shapes: positions `(rows, queries)`; cosines and sines `(rows, queries, dim)`, both halves alike, but for the sign
+    of the sines, whose first half is negated.
     """
 
     @dataclass(frozen=True)
@@ -196,9 +198,10 @@ class Rope(nn.Module):
         if self.frequencies.device != positions.device:
             self.frequencies = self.frequencies.to(positions.device)
         angles = positions[..., None].float() * self.frequencies  # (rows, queries, dim / 2)
-        angles = torch.cat([angles, angles], dim=-1)  # (rows, queries, dim)
-        factor = 1.0 if self.config.scaling is None else self.config.scaling.attention_factor
-        return (angles.cos() * factor).to(dtype), (angles.sin() * factor).to(dtype)
+        cos, sin = angles.cos(), angles.sin()
+        if self.config.scaling is not None and self.config.scaling.attention_factor != 1:
+            cos, sin = cos * self.config.scaling.attention_factor, sin * self.config.scaling.attention_factor
+        return torch.cat([cos, cos], dim=-1).to(dtype), torch.cat([-sin, sin], dim=-1).to(dtype)
 
     def _at(self, length: int | None) -> Float[Tensor, " half"]:
         if self.config.scaling is None:
@@ -211,10 +214,28 @@ def rotate(
     cos: Float[Tensor, "rows seq dim"],
     sin: Float[Tensor, "rows seq dim"],
 ) -> Float[Tensor, "batch seq heads head_dim"]:
-    """Turns the first `dim` numbers of each head: (a + ib) exp(i angle), a and b being the two halves."""
-    dim = cos.shape[-1]
-    cos, sin = cos[:, :, None], sin[:, :, None]  # (rows, seq, 1, dim)
-    turned, rest = (x, None) if dim == x.shape[-1] else (x[..., :dim], x[..., dim:])
-    real, imaginary = turned.chunk(2, dim=-1)
-    turned = turned * cos + torch.cat([-imaginary, real], dim=-1) * sin
-    return turned if rest is None else torch.cat([turned, rest], dim=-1)
+    """Turns the first `dim` numbers of each head: (a + ib) exp(i angle), a and b being the two halves.
+
+    `cos` and `sin` are as `Rope` gives them, the first half of `sin` negated, so that the product is
+
+        [a, b] cos + [b, a] sin  =  [a cos - b sin, b cos + a sin]
+    """
+    cos, sin, dim = cos[:, :, None], sin[:, :, None], cos.shape[-1]  # (rows, seq, 1, dim)
+    if dim == x.shape[-1]:
+        return _Rotation.apply(x, cos, sin)
+    return torch.cat([_Rotation.apply(x[..., :dim], cos, sin), x[..., dim:]], dim=-1)
+
+
+class _Rotation(torch.autograd.Function):
+    """The rotation and, as its gradient, the rotation back: half the passes over memory that autograd would make."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return torch.addcmul(grad * cos, grad.roll(grad.shape[-1] // 2, dims=-1), sin, value=-1), None, None
