@@ -55,7 +55,7 @@ class SentencePieceModel:
         pieces: the text of each id with ▁ for a space; "" for ids that text cannot give (control pieces, gaps).
         merges: for each pair of neighbours that may join, its priority: the lowest joins first.
         byte_ids: the ids of the 256 byte pieces; `pieces` has "" or their names there, neither matters.
-        user_defined: pieces that are cut out of the text before anything merges.
+        user_defined: pieces that are cut out of the text, its dummy space included, before anything merges.
         prefix: when the dummy space is put before a text.
 
     Raises:
@@ -195,12 +195,13 @@ class SentencePieceModel:
         """This model's part of a tokenizer.json, in the form that Llama 2's has.
 
         Raises:
-            TokenizerError: the model has user-defined pieces beside a dummy space; no tokenizer.json says that.
+            TokenizerError: the model cuts user-defined pieces out of the text after it has put the dummy space before
+                it; a tokenizer.json cannot say that.
         """
-        if self.user_defined and self.prefix.where != "never":
+        if self.user_defined:
             raise TokenizerError(
-                f"a tokenizer.json cannot hold user-defined pieces ({self.user_defined[0]!r}, ...) beside a dummy "
-                "space before the text; keep the SentencePiece file"
+                f"a tokenizer.json cannot hold user-defined pieces ({self.user_defined[0]!r}, ...) together with the "
+                "spaces around them as SentencePiece reads them; keep the SentencePiece file"
             )
         vocabulary = dict(self._ids)
         vocabulary |= {f"<0x{byte:02X}>": number for byte, number in enumerate(self.byte_ids)}

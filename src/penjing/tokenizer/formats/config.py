@@ -56,17 +56,18 @@ def _content(token: Any) -> str:
 
 def _with_added(parts: Parts, settings: dict[str, Any], folder: Path) -> Parts:
     special, added, swallows = dict(parts.special_tokens), dict(parts.added_tokens), dict(parts.swallows)
-    for token, number in _object(folder / "added_tokens.json").items():
-        if token not in special:
-            added[token] = int(number)
-    for number, token in (settings.get("added_tokens_decoder") or {}).items():
+    listed = [({"content": token}, number) for token, number in _object(folder / "added_tokens.json").items()]
+    listed += [(token, number) for number, token in (settings.get("added_tokens_decoder") or {}).items()]
+    for token, number in listed:
         content = _content(token)
-        added.pop(content, None)
-        if token.get("special", False):
+        if not str(number).isdecimal():
+            raise TokenizerError(f"{folder}: the added token {content!r} has the id {number!r}, not a number from 0 on")
+        if token.get("special"):
+            added.pop(content, None)
             special[content] = int(number)
         elif content not in special:
             added[content] = int(number)
-        sides = swallowed(token, "tokenizer_config.json")
+        sides = swallowed(token, folder)
         if sides is not None:
             swallows[content] = sides
     return replace(parts, special_tokens=special, added_tokens=added, swallows=swallows)

@@ -18,6 +18,8 @@ from penjing.tokenizer.tokenizer import Tokenizer
 
 _PAIRS = {"vocab.bpe": "encoder.json", "merges.txt": "vocab.json"}
 NAMES = (*_PAIRS, *_PAIRS.values())
+MOST_TOKENS = 1 << 24
+"""More are no vocabulary but a damaged file, and would fill the memory."""
 
 
 def read(file: Path, *, pattern: str = "gpt2") -> Parts:
@@ -69,7 +71,7 @@ def check_vocabulary(vocabulary: object, file: Path) -> dict[str, int]:
     if not isinstance(vocabulary, dict) or not vocabulary:
         raise TokenizerError(f"{file}: the vocabulary is not an object of tokens and ids")
     for token, number in vocabulary.items():
-        if not isinstance(number, int) or not 0 <= number < 1 << 24:
+        if not isinstance(number, int) or not 0 <= number < MOST_TOKENS:
             raise TokenizerError(f"{file}: the token {token!r} has the id {json.dumps(number)}, not a number from 0 on")
     if len(set(vocabulary.values())) != len(vocabulary):
         raise TokenizerError(f"{file}: two tokens of the vocabulary share an id")

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from penjing.errors import TokenizerError
 from penjing.tokenizer.formats.parts import Parts, read_bytes
-from penjing.tokenizer.sentencepiece import Prefix, SentencePieceModel, merges_of_scores
+from penjing.tokenizer.sentencepiece import SPACE, Prefix, SentencePieceModel, merges_of_scores
 
-_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)
+_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = _KINDS = range(1, 7)
 _ALGORITHMS = {1: "unigram", 2: "BPE", 3: "word", 4: "char"}
 
 
@@ -50,19 +50,21 @@ def _read(content: bytes) -> Parts:
     trainer, normalizer, denormalizer = messages[2], messages[3], messages[5]
     _check(trainer, normalizer, denormalizer)
 
-    texts = [text if kind in (_NORMAL, _USER_DEFINED) else "" for text, _, kind in pieces]
-    scores = {text: score for text, score, kind in pieces if kind == _NORMAL}
-    bytes_at = {text: number for number, (text, _, kind) in enumerate(pieces) if kind == _BYTE}
+    kinds = {kind: {text: number for number, (text, _, own) in enumerate(pieces) if own == kind} for kind in _KINDS}
+    prefix = Prefix("always" if normalizer.get(3, 1) else "never")
+    user_defined, added = kinds[_USER_DEFINED], {}
+    if prefix.where == "never" and not any(SPACE in text for text in user_defined):
+        user_defined, added = {}, user_defined  # the same as added tokens, which a tokenizer.json can hold
     model = SentencePieceModel(
-        texts,
-        merges_of_scores(scores),
-        [bytes_at.get(f"<0x{byte:02X}>", -1) for byte in range(256)],
-        user_defined=[text for text, _, kind in pieces if kind == _USER_DEFINED],
-        prefix=Prefix("always" if normalizer.get(3, 1) else "never"),
+        [text if kind == _NORMAL or text in user_defined else "" for text, _, kind in pieces],
+        merges_of_scores({text: score for text, score, kind in pieces if kind == _NORMAL}),
+        [kinds[_BYTE].get(f"<0x{byte:02X}>", -1) for byte in range(256)],
+        user_defined=list(user_defined),
+        prefix=prefix,
     )
-    special = {text: number for number, (text, _, kind) in enumerate(pieces) if kind in (_UNKNOWN, _CONTROL)}
+    special = kinds[_UNKNOWN] | kinds[_CONTROL]
     bos, eos, pad = (_name(trainer.get(field, usual), special) for field, usual in ((41, 1), (42, 2), (43, -1)))
-    return Parts(model, special_tokens=special, bos=bos, eos=eos, pad=pad, adds_bos=bos is not None)
+    return Parts(model, special, added, bos=bos, eos=eos, pad=pad, adds_bos=bos is not None)
 
 
 def _check(

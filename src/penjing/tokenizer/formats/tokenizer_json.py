@@ -20,10 +20,11 @@ from penjing.errors import TokenizerError
 from penjing.files import read_json
 from penjing.tokenizer.bpe import BytePairModel
 from penjing.tokenizer.formats.config import swallowed
-from penjing.tokenizer.formats.gpt2 import check_vocabulary, merge_ids, tokens_of
+from penjing.tokenizer.formats.gpt2 import MOST_TOKENS, check_vocabulary, merge_ids, tokens_of
 from penjing.tokenizer.formats.parts import Parts
 from penjing.tokenizer.patterns import SplitPattern
 from penjing.tokenizer.sentencepiece import SPACE, Prefix, SentencePieceModel
+from penjing.tokenizer.tokenizer import TextModel
 
 _FORMS = ("NFC", "NFD", "NFKC", "NFKD")
 Section = dict[str, Any]
@@ -39,7 +40,7 @@ def read(file: Path) -> Parts:
         return _read(read_json(file, TokenizerError), file)
     except TokenizerError as error:
         raise error if str(file) in str(error) else TokenizerError(f"{file}: {error}") from None
-    except (KeyError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, AttributeError, StopIteration) as error:
         raise TokenizerError(f"{file}: not a tokenizer.json: {type(error).__name__} {error}") from None
 
 
@@ -48,11 +49,11 @@ def _read(document: Section, file: Path) -> Parts:
     _check_model(model)
     vocabulary = check_vocabulary(model["vocab"], file)
     merges = merge_ids(model["merges"], vocabulary, file)
+    special, added, swallows = _added_tokens(document, merges)
+    text_model: TextModel
     if model.get("byte_fallback"):
-        special, added, swallows = _added_tokens(document, merges)
-        text_model: Any = _sentencepiece(document, vocabulary, special | added)
+        text_model = _sentencepiece(document, vocabulary, special | added)
     else:
-        special, added, swallows = _added_tokens(document, merges)
         text_model = _byte_level(document, vocabulary, merges, special | added)
     bos = _bos(document.get("post_processor"))
     return Parts(
@@ -80,6 +81,8 @@ def _added_tokens(
     swallows: dict[str, str] = {}
     for token in document.get("added_tokens") or ():
         content, number = token["content"], token["id"]
+        if not isinstance(content, str) or not isinstance(number, int) or not 0 <= number < MOST_TOKENS:
+            raise TokenizerError(f"added_tokens: {content!r} with the id {number!r} is not a token")
         if token.get("normalized") and moves_spaces:
             raise TokenizerError(f"added_tokens: {content!r} is sought in normalized text; not supported with Prepend")
         # a token that merging gives as well is text, whatever the file calls it
@@ -175,6 +178,8 @@ def _prefix(normalizers: list[Section], pre_tokenizers: list[Section]) -> Prefix
         if step.get("replacement") != SPACE or step.get("split", True):
             raise TokenizerError("pre_tokenizer: Metaspace that splits, or with another mark than ▁, is not supported")
         where = step.get("prepend_scheme", "always" if step.get("add_prefix_space", True) else "never")
+        if where not in ("always", "first", "never"):
+            raise TokenizerError(f"pre_tokenizer: Metaspace's prepend_scheme {where!r} is not supported")
         return Prefix(where, before_space=False)
     raise TokenizerError(
         f"normalizer {_names(normalizers)} with pre_tokenizer {_names(pre_tokenizers)} is not supported for a "
