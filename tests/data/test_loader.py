@@ -88,7 +88,7 @@ def test_rows_of_one_unpadded_document_need_no_positions(shards_of):
     assert batch.mask.all()
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 @given(st.sampled_from(["best_fit", "padded", "stream"]), st.integers(4, 40), st.integers(1, 4), st.integers(99, 999))
 def test_an_epoch_teaches_each_document_once_and_nothing_else(
     tokenizer, tmp_path_factory, name, context, batch, file_tokens
@@ -106,7 +106,7 @@ def test_an_epoch_teaches_each_document_once_and_nothing_else(
         assert {(bytes(ids[:j]), ids[j]) for ids in short for j in range(1, len(ids))} <= set(found)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(st.sampled_from(sorted(PACKINGS)), st.integers(0, 40), st.integers(1, 5), st.booleans())
 def test_resumed_is_uninterrupted(tokenizer, tmp_path_factory, name, before, batch, mixed):
     """Bit for bit, from any point, through JSON, with small blocks so that epochs and blocks end inside of batches."""

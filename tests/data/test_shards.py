@@ -1,5 +1,6 @@
 """Token shards: what is written is read again, whatever the files' size and the threads; damage is seen."""
 
+import errno
 import tracemalloc
 
 import numpy as np
@@ -18,7 +19,7 @@ from .conftest import BYTES, EOS
 TEXTS = ["Once", "", "upon a time", "从前有座山"]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     st.lists(st.text(alphabet="ab é红", max_size=30), min_size=1, max_size=8), st.integers(20, 90), st.integers(1, 3)
 )
@@ -83,15 +84,14 @@ def test_large_vocabularies_take_four_bytes(tmp_path):
 
 
 def test_memory_stays_flat_whatever_the_size(tokenizer, tmp_path):
-    """20 MB of text through a generator and two threads need less than 14 MB."""
+    """15 MB of text through a generator and two threads need less than 12 MB."""
     text = "word " * 2000
     tracemalloc.start()
-    made = shards.write((text for _ in range(2000)), tokenizer, tmp_path / "s", workers=2)
+    made = shards.write((text for _ in range(1500)), tokenizer, tmp_path / "s", workers=2)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert made.tokens == 2000 * 10_001
-    print(peak)
-    assert peak < 14e6
+    assert made.tokens == 1500 * 10_001
+    assert peak < 12e6
 
 
 def test_progress_is_told_in_bytes_of_text(tokenizer, tmp_path):
@@ -117,9 +117,16 @@ def test_damage_is_seen_when_opening_or_verifying(shards_of, tokenizer):
     first.unlink()
     with pytest.raises(DataError, match=r"tokens-00000\.bin is missing"):
         Shards.open(folder)
-    (folder / "header.json").write_text('{"format": "penjing token shards, version 1", "tokens": "many"}')
-    with pytest.raises(DataError, match="the header is damaged"):
-        Shards.open(folder)
+    header = (folder / "header.json").read_text()
+    for one, other in (
+        ('"tokens": 34', '"tokens": "many"'),
+        ('"file_tokens": 10', '"file_tokens": 0'),
+        ('"eos_id": 256,', ""),
+    ):
+        assert one in header
+        (folder / "header.json").write_text(header.replace(one, other))
+        with pytest.raises(DataError, match="the header is damaged"):
+            Shards.open(folder)
     (folder / "header.json").write_text('{"format": "something else"}')
     with pytest.raises(DataError, match="not a header of"):
         Shards.open(folder)
@@ -139,6 +146,8 @@ def test_what_cannot_be_written_is_said_and_nothing_is_lost(tokenizer, tmp_path)
         shards.write([], tokenizer, tmp_path / "s")
     with pytest.raises(DataError, match="no token that ends a document"):
         shards.write(["a"], Tokenizer(BYTES), tmp_path / "s")
+    with pytest.raises(DataError, match="a document: half a character"):
+        shards.write(["\ud83d"], tokenizer, tmp_path / "s")
     with pytest.raises(DataError, match="ids from -1 to 5; the vocabulary has 259"):
         shards.write([np.array([5, -1])], tokenizer, tmp_path / "s")
     (tmp_path / "mine").mkdir()
@@ -163,3 +172,16 @@ def test_shards_that_were_there_survive_a_failure(tokenizer, tmp_path, workers):
     assert Shards.open(tmp_path / "s").fingerprint == before.fingerprint
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
     assert shards.write(["new"], tokenizer, tmp_path / "s").document(0).tolist() == [*b"new", EOS]
+
+
+def test_a_full_disk_is_said_and_nothing_is_lost(tokenizer, tmp_path, monkeypatch):
+    before = shards.write(["kept"], tokenizer, tmp_path / "s")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shards._Writer, "_put", full)
+    with pytest.raises(PenjingError, match=r"could not be written: No space left on device"):
+        shards.write(["new"], tokenizer, tmp_path / "s")
+    assert Shards.open(tmp_path / "s").fingerprint == before.fingerprint
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]

@@ -221,11 +221,12 @@ def _nth(file: str, number: int) -> str:
 def _pieces(text: str, origin: str) -> Iterator[Document]:
     """A document that is already in memory, in pieces if it is long."""
     key = _key(text[:PIECE]) if len(text) > PIECE else ""
-    while len(text) > PIECE:
-        cut = _border(text)
-        yield Document(text[:cut], origin, continues=True, key=key)
-        text = text[cut:]
-    yield Document(text, origin, key=key)
+    start = 0
+    while len(text) - start > PIECE:
+        end = start + _border(text[start : start + PIECE + 2])
+        yield Document(text[start:end], origin, continues=True, key=key)
+        start = end
+    yield Document(text[start:], origin, key=key)
 
 
 _BORDERS = (

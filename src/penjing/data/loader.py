@@ -20,7 +20,6 @@ import torch
 
 from penjing.data.batch import TokenBatch
 from penjing.data.packing import Row, Tokens, rows_of
-from penjing.data.shards import Shards
 from penjing.errors import ConfigError, DataError
 
 
@@ -156,9 +155,9 @@ class PackedLoader(Loader):
         weights: tuple[float, ...] = ()
         """Each shards' share of the rows; empty: by size."""
 
-        def build(self, shards: Shards | Sequence[Shards]) -> "PackedLoader":
-            """The loader over one or more sets of shards."""
-            return PackedLoader(self, [shards] if isinstance(shards, Shards) else shards, self.weights)
+        def build(self, shards: Tokens | Sequence[Tokens]) -> "PackedLoader":
+            """The loader over one or more sets of shards (or of anything else that is `packing.Tokens`)."""
+            return PackedLoader(self, shards if isinstance(shards, Sequence) else [shards], self.weights)
 
 
 def validation_batches(

@@ -143,19 +143,18 @@ class Rows(ABC):
     @property
     def epoch(self) -> float:
         """How often the data has been gone through: 1.5 in the middle of the second time."""
-        part = self._row / len(self._ready) if self._ready else 0.0
+        part = self._row / len(self._current()) if self._row else 0.0
         return self._epoch + (self._block + part) / self._blocks
 
     def take(self, count: int) -> list[Row]:
         """The next `count` rows."""
         rows: list[Row] = []
         while len(rows) < count:
-            if self._ready is None:
-                self._ready = self._make(self._epoch, self._block)
-            part = self._ready[self._row : self._row + count - len(rows)]
+            block = self._current()
+            part = block[self._row : self._row + count - len(rows)]
             rows += part
             self._row += len(part)
-            if self._row >= len(self._ready):
+            if self._row >= len(block):
                 self._ready, self._row, self._block = None, 0, self._block + 1
             if self._block == self._blocks:
                 self._block, self._epoch = 0, self._epoch + 1
@@ -174,6 +173,12 @@ class Rows(ABC):
         """Goes to where `state` was taken."""
         self._epoch, self._block, self._row = state["epoch"], state["block"], state["row"]
         self._ready = None
+
+    def _current(self) -> list[Row]:
+        """The rows of the block that is being gone through."""
+        if self._ready is None:
+            self._ready = self._make(self._epoch, self._block)
+        return self._ready
 
     def _shuffled(self, size: int, begin: int, end: int, *use: int | str) -> NDArray[np.int64]:
         """Places `begin` to `end` of a shuffle of `size` numbers that belongs to this use of the seed."""

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penjing.data.corpus import Document
+from penjing.data.streams import whole_characters
 from penjing.errors import DataError
 from penjing.files import atomic_folder, read_json, write_json
 
@@ -232,8 +233,8 @@ class _Encoder:
 
     def _encode(self, entry: Document | NDArray[np.integer[Any]]) -> _Piece:
         if isinstance(entry, Document):
-            ids = self._tokenizer.encode_array(entry.text)
-            return _Piece(ids, len(entry.text.encode()), entry.continues)
+            size = len(whole_characters(entry.text, entry.origin or "a document").encode())
+            return _Piece(self._tokenizer.encode_array(entry.text), size, entry.continues)
         vocab_size = self._tokenizer.vocab_size
         if entry.size and not 0 <= int(entry.min()) <= int(entry.max()) < vocab_size:
             raise DataError(f"a document has ids from {entry.min()} to {entry.max()}; the vocabulary has {vocab_size}")
@@ -364,9 +365,11 @@ def _token_files(header: Header) -> Iterator[tuple[str, int]]:
 
 def _header(values: dict[str, Any], path: Path) -> Header:
     types: dict[str, Any] = {field.name: get_origin(field.type) or field.type for field in fields(Header)}
-    if values.keys() != types.keys() or not all(isinstance(values[name], kind) for name, kind in types.items()):
-        raise DataError(f"{path}: the header is damaged; write the shards anew")
-    return Header(**values)
+    if values.keys() == types.keys() and all(isinstance(values[name], kind) for name, kind in types.items()):
+        header = Header(**values)
+        if header.dtype in ("<u2", "<u4") and min(header.documents, header.tokens, header.file_tokens) > 0:
+            return header
+    raise DataError(f"{path}: the header is damaged; write the shards anew")
 
 
 def _digest(*values: object) -> str:
