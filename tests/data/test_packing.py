@@ -13,7 +13,6 @@ from penjing.errors import ConfigError, DataError
 class Documents:
     """Documents in memory as `packing` reads them; the tokens are their own numbers, 0, 1, 2, ..."""
 
-    eos = None
     counts = None
     fingerprint = "test"
 
@@ -103,13 +102,13 @@ documents_of_any_kind = st.lists(st.one_of(st.integers(1, 4), st.integers(1, 90)
 @settings(deadline=None)
 @given(documents_of_any_kind, st.integers(1, 16), st.sampled_from(["best_fit", "padded", "stream"]), st.integers(0, 9))
 def test_each_epoch_gives_each_prediction_once(lengths, context, name, seed):
-    """Whatever the blocks: an epoch's targets are all tokens but the first of each document (stream: of the data)."""
+    """Whatever the blocks: an epoch's targets are all tokens but the first of each document."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(packing, "BLOCK_TOKENS", 50)  # so that there are many blocks, and documents longer than one
         patch.setattr(packing, "BLOCK_ROWS", 3)
         data = Documents(lengths)
         rows = rows_of(name, data, context, seed)
-        firsts = {0, *data.ends.tolist()} if name != "stream" else {0}
+        firsts = {0, *data.ends.tolist()}
         expected = [token for token in range(data.tokens) if token not in firsts]
         for _ in range(2):
             targets: list[int] = []

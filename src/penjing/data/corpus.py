@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from penjing.data import records, streams
-from penjing.errors import DataError, nearest
+from penjing.errors import DataError
 
 END_OF_TEXT = "<|endoftext|>"
 PIECE = 1 << 21
@@ -134,7 +134,7 @@ class Corpus:
         if kind in records.KINDS:
             rows = records.read(path, columns=[self.field], encoding=self.encoding, errors=self.errors)
             return self._documents((record.value, record.where) for record in rows)
-        raise DataError(f"{path}: unknown kind of file '{kind}'{nearest(kind, (*_TEXT_KINDS, *records.KINDS))}")
+        raise DataError(f"{path}: unknown kind of file '{kind}'; known: {_kinds()}")
 
     def _documents(self, rows: Iterable[tuple[Any, str]]) -> Iterator[Document]:
         for value, where in rows:
@@ -242,13 +242,10 @@ def _border(text: str) -> int:
     A single line end before a letter is such a place in all split patterns in use, and so is a space between two
     letters; after an empty line the patterns since cl100k cut. Text without any of these is cut at the limit.
     """
-    low = PIECE - PIECE // 16
-    window = text[low - 2 : PIECE + 2]
     for border in _BORDERS:
-        places = [match.start() for match in border.finditer(window)]
-        usable = [place for place in places if 2 <= place <= len(window) - 2]
-        if usable:
-            return low - 2 + usable[-1]
+        places = [match.start() for match in border.finditer(text, PIECE - PIECE // 16, PIECE + 1)]
+        if places:
+            return places[-1]
     return PIECE
 
 

@@ -99,7 +99,6 @@ class RenderedConversations:
         self.counts: NDArray[np.bool_] | None = np.concatenate(masks)
         self.ends: NDArray[np.int64] = np.cumsum([len(part) for part in ids], dtype=np.int64)
         self.documents, self.tokens = len(ids), len(self._ids)
-        self.eos: int | None = None
         digest = sha256(self._ids.astype("<u4").tobytes() + self.counts.tobytes() + self.ends.astype("<i8").tobytes())
         self.fingerprint = digest.hexdigest()[:32]
         counted = int(self.counts.sum())

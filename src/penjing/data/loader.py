@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from penjing.data.batch import TokenBatch
-from penjing.data.packing import Row, Tokens, rows_of
+from penjing.data.packing import Row, Tokens, rows_of, within_documents
 from penjing.errors import ConfigError, DataError
 
 
@@ -186,8 +186,8 @@ def windows(shards: Tokens, count: int, context: int, batch: int) -> Iterator[To
     spare = shards.tokens - 1 - context
     if spare < 0:
         raise DataError(f"a window of {context} tokens needs {context + 1}; there are {shards.tokens}")
-    starts = (number * spare // max(count - 1, 1) for number in range(count))
-    return _batches(((shards, [(start, start + context)]) for start in starts), context, batch)
+    starts = np.arange(count) * spare // max(count - 1, 1)
+    return _batches(((shards, row) for row in within_documents(shards, starts, starts + context)), context, batch)
 
 
 def _batches(rows: Iterator[tuple[Tokens, Row]], context: int, batch: int) -> Iterator[TokenBatch]:
@@ -196,11 +196,7 @@ def _batches(rows: Iterator[tuple[Tokens, Row]], context: int, batch: int) -> It
 
 
 def assemble(rows: Sequence[tuple[Tokens, Row]], context: int) -> TokenBatch:
-    """Rows as tensors of shape `(len(rows), context)`.
-
-    Within a span, a document that ends (`eos`) is followed by another: the end token's prediction does not count, and
-    positions and document numbers begin anew.
-    """
+    """Rows as tensors of shape `(len(rows), context)`: each span is a document, what they leave is padding."""
     shape = (len(rows), context)
     tokens, targets = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     mask, begins = np.ones(shape, np.bool_), np.zeros(shape, np.bool_)
@@ -217,10 +213,6 @@ def assemble(rows: Sequence[tuple[Tokens, Row]], context: int) -> TokenBatch:
                 mask[i, column:end] = source.counts[start + 1 : stop + 1]
             column = end
         filled[i] = column
-        if source.eos is not None:
-            ended = tokens[i] == source.eos
-            mask[i] &= ~ended
-            begins[i, 1:] |= ended[:-1]
     index = np.arange(context)
     padding = index >= filled
     mask &= ~padding

@@ -2,13 +2,15 @@
 
 A row is a list of spans of the token stream; the tokens of a span are inputs, and each is to predict the one after it:
 
-    stream      the stream of all documents is cut every `context` tokens, whatever it cuts; no padding
+    stream      the stream of all documents is cut every `context` tokens, whatever it cuts
     random      as many windows of the stream, at random places (nanoGPT's sampling): some tokens twice, some not at all
     best_fit    documents stay whole where they can: one longer than a row is split into rows and a rest, and what is
                 shorter shares rows, best fit decreasing; what no document fills is padding
     padded      as best_fit, but each document has rows of its own (for models that cannot keep neighbours apart)
 
-In all but random each epoch gives every token of every document, its first aside, to be predicted exactly once.
+A span lies within one document. The token that ends a document is predicted, but never an input, as nothing follows it:
+where a window crosses a border, a place is left for padding. In all packings but random, each epoch gives every token
+of every document, its first aside, to be predicted exactly once.
 
 Best fit decreasing: the longest document first, each into the row with the least space that still holds it.
 
@@ -47,8 +49,6 @@ class Tokens(Protocol):
     tokens: int
     ends: NDArray[np.int64]
     """Where each document ends in the stream, `(documents,)`."""
-    eos: int | None
-    """The id that ends documents, and is nowhere else; None if there is no such id."""
     counts: NDArray[np.bool_] | None
     """Which tokens are worth predicting, `(tokens,)`; None: all."""
     fingerprint: str
@@ -106,6 +106,22 @@ def split(
     number = np.arange(len(owner)) - np.repeat(np.cumsum(parts) - parts, parts)  # 0, 1, .. within each span
     begins = starts[owner] + number * capacity
     return begins, np.minimum(begins + capacity, stops[owner])
+
+
+def within_documents(data: Tokens, starts: NDArray[np.int64], stops: NDArray[np.int64]) -> list[Row]:
+    """Windows `(start, stop)` of the stream as rows, cut where documents end; a window with nothing left has no row.
+
+    Shapes: `(windows,)`.
+    """
+    first = np.searchsorted(data.ends, starts, side="right").tolist()
+    after = np.searchsorted(data.ends, stops, side="right").tolist()  # ends[first:after] are those in (start, stop]
+    rows: list[Row] = []
+    for i, (start, stop) in enumerate(zip(starts.tolist(), stops.tolist(), strict=True)):
+        ends = data.ends[first[i] : after[i]].tolist() if first[i] < after[i] else []
+        spans = [*zip([start, *ends], [*(end - 1 for end in ends), stop], strict=True)]
+        if row := [span for span in spans if span[0] < span[1]]:
+            rows.append(row)
+    return rows
 
 
 def efficiency(rows: Sequence[Row], capacity: int) -> float:
@@ -199,9 +215,8 @@ class StreamRows(Rows):
 
     def _make(self, epoch: int, block: int) -> list[Row]:
         first = block * BLOCK_ROWS
-        numbers = self._shuffled(self._windows, first, first + BLOCK_ROWS, "stream", epoch)
-        last = self.data.tokens - 1
-        return [[(start, min(start + self.context, last))] for start in (numbers * self.context).tolist()]
+        starts = self.context * self._shuffled(self._windows, first, first + BLOCK_ROWS, "stream", epoch)
+        return within_documents(self.data, starts, np.minimum(starts + self.context, self.data.tokens - 1))
 
 
 class RandomRows(StreamRows):
@@ -218,7 +233,7 @@ class RandomRows(StreamRows):
         first = block * BLOCK_ROWS
         places = np.arange(first, min(first + BLOCK_ROWS, self._windows))
         starts = random_below(self.data.tokens - self.context, places, key_of(self._seed, "random", epoch))
-        return [[(start, start + self.context)] for start in starts.tolist()]
+        return within_documents(self.data, starts, starts + self.context)
 
 
 class PaddedRows(Rows):

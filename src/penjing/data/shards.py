@@ -75,7 +75,7 @@ class Shards:
         self.folder = folder
         self.header = header
         self.documents, self.tokens, self.bytes = header.documents, header.tokens, header.bytes
-        self.eos: int | None = header.eos_id
+        self.eos = header.eos_id
         self.counts: NDArray[np.bool_] | None = None
         self.fingerprint = _digest(sorted(header.sha256.items()), header.tokenizer)
         self._files = [self._map(name, header.dtype, count) for name, count in _token_files(header)]
