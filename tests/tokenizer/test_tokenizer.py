@@ -1,0 +1,110 @@
+import json
+
+import pytest
+from hypothesis import given, settings
+from transformers import AutoTokenizer
+
+from penjing.errors import TokenizerError
+from penjing.tokenizer import Tokenizer
+from penjing.tokenizer.bpe import BytePairModel
+from penjing.tokenizer.patterns import PATTERNS
+from penjing.tokenizer.statistics import CHINESE, ENGLISH
+from tests.tokenizer.texts import corpus, hard_text
+
+TEXT = [ENGLISH, CHINESE, "12 + 30 = 42\n\n\n  done"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer.train(TEXT, 400)
+
+
+def test_special_tokens_come_last_and_have_their_roles(tokenizer):
+    assert tokenizer.vocab_size == 400
+    assert tokenizer.special_tokens == {"<|endoftext|>": 397, "<|im_start|>": 398, "<|im_end|>": 399}
+    assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id) == (None, 397, 397)
+    assert tokenizer.end_of_turn_id == 399
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=hard_text())
+def test_text_never_forges_a_special_token_and_comes_back(tokenizer, text):
+    """Special tokens written in text are text; decoding gives exactly the text."""
+    ids = tokenizer.encode(text)
+    assert not set(ids) & set(tokenizer.special_tokens.values())
+    assert tokenizer.decode(ids) == text
+
+
+def test_special_tokens_are_read_where_they_are_allowed(tokenizer):
+    ids = tokenizer.encode("a<|im_end|>b", allow_special=True)
+    assert ids == [*tokenizer.encode("a"), 399, *tokenizer.encode("b")]
+    assert tokenizer.decode(ids) == "a<|im_end|>b"
+    assert tokenizer.decode(ids, skip_special=True) == "ab"
+    assert tokenizer.token_bytes(399) == b""
+
+
+@pytest.mark.parametrize("pattern", sorted(PATTERNS))
+def test_transformers_opens_what_is_saved_and_gives_the_same_ids(data, tmp_path, pattern):
+    """Oracle: `AutoTokenizer`, on the beginning of every text, with and without special tokens. Exact."""
+    tokenizer = Tokenizer.train((text for _, text in corpus(data, 5000)), 1000, pattern=pattern)
+    tokenizer.save(tmp_path)
+    peer = AutoTokenizer.from_pretrained(tmp_path)
+    texts = [text for _, text in corpus(data, 2000)]
+    for text in [*texts, "  \n \n", "a \n", "<|endoftext|>", "It'S 2024!\u3000\n\n"]:
+        assert tokenizer.encode(text, allow_special=True) == peer.encode(text, add_special_tokens=False)
+    assert peer.eos_token_id == tokenizer.eos_id
+    assert peer.pad_token_id == tokenizer.pad_id
+    assert len(peer) == tokenizer.vocab_size
+    assert peer.decode(tokenizer.encode(texts[0])) == texts[0]
+    again = Tokenizer.load(tmp_path)
+    assert again.model.pattern.rules == tokenizer.model.pattern.rules
+    assert [again.encode(text) for text in texts] == [tokenizer.encode(text) for text in texts]
+
+
+def test_a_vocabulary_of_ranks_is_saved_so_that_transformers_gives_the_same_ids(data, tmp_path):
+    """Oracle: `AutoTokenizer`; cl100k's ranks become the merges of a tokenizer.json. Exact."""
+    tokenizer = Tokenizer.load(data / "tokenizer" / "cl100k_base.tiktoken")
+    tokenizer.save(tmp_path)
+    peer = AutoTokenizer.from_pretrained(tmp_path)
+    for _, text in corpus(data, 2000):
+        assert tokenizer.encode(text, allow_special=True) == peer.encode(text, add_special_tokens=False)
+
+
+def test_a_batch_is_encoded_by_threads_as_one_by_one(tokenizer):
+    texts = [f"{text} {number}" for number in range(50) for text in TEXT]
+    assert tokenizer.encode_batch(texts, workers=4) == [tokenizer.encode(text) for text in texts]
+
+
+def test_the_longest_added_token_is_found_first():
+    model = BytePairModel([bytes([byte]) for byte in range(256)], [], "gpt2")
+    tokenizer = Tokenizer(model, special_tokens={"<|end|>": 258}, added_tokens={"  ": 256, "   ": 257})
+    assert tokenizer.encode("a     b") == [97, 257, 256, 98]
+    assert tokenizer.decode([97, 257, 258]) == "a   <|end|>"
+    assert tokenizer.token_bytes(257) == b"   "
+
+
+def test_the_saved_file_is_plain_json_and_names_its_parts(tokenizer, tmp_path):
+    tokenizer.save(tmp_path)
+    document = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))
+    assert document["model"]["vocab"]["Ġ"] == 220
+    assert len(document["model"]["merges"]) == 400 - 256 - 3
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert config["eos_token"] == "<|endoftext|>"
+    assert "<|im_start|>" in config["chat_template"]
+
+
+def test_ids_outside_the_vocabulary_are_refused(tokenizer):
+    with pytest.raises(TokenizerError, match="outside the vocabulary of 400"):
+        tokenizer.decode([400])
+    with pytest.raises(TokenizerError, match="outside the vocabulary"):
+        tokenizer.token_bytes(-1)
+
+
+def test_two_tokens_with_one_id_are_refused(tokenizer):
+    with pytest.raises(TokenizerError, match="share the id 300"):
+        Tokenizer(tokenizer.model, special_tokens={"<a>": 300, "<b>": 300})
+
+
+def test_a_role_needs_a_token(tokenizer):
+    with pytest.raises(TokenizerError, match="'<s>' is not a token"):
+        Tokenizer(tokenizer.model, bos="<s>")
