@@ -1,0 +1,180 @@
+"""Training speed beside `transformers` and a plain PyTorch loop: same model, same weights, same batch, in turns.
+
+    python benchmarks/training.py [--rounds 5] [--steps 6] [--json]
+
+A 5.8-million-parameter LLaMA (width 256, 6 layers, SwiGLU 688, vocabulary 4,096), 16 rows of 256 tokens, AdamW,
+clipping. The peers:
+
+    plain           LlamaForCausalLM, torch.optim.AdamW as it comes, autocast for bf16
+    fused           the same with AdamW(fused=True)
+    pure bf16       the same with bf16 weights and no float32 master weights: faster, but small updates are lost
+
+Penjing's time is that of whole steps of the Trainer, metrics and all, from one line of metrics.jsonl to the next.
+"""
+
+import argparse
+import itertools
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import LlamaForCausalLM
+from transformers.utils import logging
+
+from penjing.data.batch import TokenBatch
+from penjing.models.folder import load_model, save
+from penjing.models.language_model import LanguageModel
+from penjing.nn.attention import Attention
+from penjing.nn.block import Block
+from penjing.nn.norms import RMSNorm
+from penjing.nn.rope import Rope
+from penjing.nn.swiglu import SwiGLU
+from penjing.training.adamw import AdamW
+from penjing.training.budget import Budget
+from penjing.training.metrics import read_metrics
+from penjing.training.objectives import next_token
+from penjing.training.schedules import Constant
+from penjing.training.trainer import Trainer
+
+ROWS, CONTEXT, VOCAB = 16, 256, 4096
+Contestant = Callable[[int], list[float]]
+
+
+def build_model() -> LanguageModel:
+    """The model of the comparison, with random weights."""
+    block = Block.Config(
+        mixer=Attention.Config(heads=4, rope=Rope.Config()), mlp=SwiGLU.Config(hidden=688), norm=RMSNorm.Config()
+    )
+    model = LanguageModel.Config(
+        vocab=VOCAB, width=256, layers=(block,) * 6, context=CONTEXT, norm=RMSNorm.Config(), tied=True
+    ).build()
+    model.initialise(torch.Generator().manual_seed(0))
+    return model
+
+
+def make_batch() -> TokenBatch:
+    """One batch of random tokens, the same for all."""
+    rows = torch.randint(VOCAB, (ROWS, CONTEXT + 1), generator=torch.Generator().manual_seed(1))
+    return TokenBatch(rows[:, :-1], rows[:, 1:], torch.ones(ROWS, CONTEXT, dtype=torch.bool))
+
+
+class Repeating:
+    """A loader of one batch."""
+
+    def __next__(self) -> TokenBatch:
+        return make_batch()
+
+    def state_dict(self) -> dict[str, Any]:
+        """It stands where it always stands."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """There is nowhere to go."""
+
+
+def penjing(folder: Path, precision: str) -> Contestant:
+    def run(steps: int) -> list[float]:
+        config = Trainer.Config(
+            budget=Budget(steps=steps + 1),
+            optimizer=AdamW.Config(learning_rate=3e-4),
+            schedule=Constant(),
+            precision=precision,
+            display="quiet",
+        )
+        with tempfile.TemporaryDirectory() as out:
+            config.build(load_model(folder), next_token, Repeating(), Path(out)).run()
+            lines = read_metrics(Path(out) / "metrics.jsonl")
+        return [after["seconds"] - before["seconds"] for before, after in itertools.pairwise(lines)]
+
+    return run
+
+
+def peer(folder: Path, *, fused: bool, autocast: bool = False, pure: bool = False) -> Contestant:
+    def run(steps: int) -> list[float]:
+        model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.bfloat16 if pure else torch.float32).train()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, weight_decay=0.1, fused=fused)
+        batch = make_batch()
+        seconds = []
+        for _ in range(steps + 1):
+            started = time.perf_counter()
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                loss = model(input_ids=batch.tokens, labels=batch.tokens, use_cache=False).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            loss.item()
+            seconds.append(time.perf_counter() - started)
+        return seconds[1:]
+
+    return run
+
+
+def contestants(folder: Path) -> dict[str, dict[str, Contestant]]:
+    """By precision: Penjing first, then its peers."""
+    return {
+        "fp32": {
+            "penjing": penjing(folder, "fp32"),
+            "plain": peer(folder, fused=False),
+            "fused": peer(folder, fused=True),
+        },
+        "bf16": {
+            "penjing": penjing(folder, "bf16"),
+            "plain": peer(folder, fused=False, autocast=True),
+            "fused": peer(folder, fused=True, autocast=True),
+            "pure bf16": peer(folder, fused=True, pure=True),
+        },
+    }
+
+
+def compare(runs: dict[str, Contestant], rounds: int, steps: int) -> dict[str, dict[str, float]]:
+    """Tokens a second of each, and by what factor Penjing is faster: median, lowest and highest over the rounds."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for number in range(rounds):
+        names = list(runs)[:: 1 if number % 2 else -1]  # nobody always goes first
+        for name in names:
+            seconds[name].append(statistics.median(runs[name](steps)))
+    result = {}
+    for name, times in seconds.items():
+        ratios = [theirs / ours for ours, theirs in zip(seconds["penjing"], times, strict=True)]
+        result[name] = {
+            "tokens_per_second": ROWS * CONTEXT / statistics.median(times),
+            "ratio": statistics.median(ratios),
+            "lowest": min(ratios),
+            "highest": max(ratios),
+        }
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Training speed beside transformers.")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--precision", choices=("fp32", "bf16"))
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        save(folder, build_model())
+        chosen = {p: runs for p, runs in contestants(folder).items() if options.precision in (None, p)}
+        results = {p: compare(runs, options.rounds, options.steps) for p, runs in chosen.items()}
+    if options.json:
+        print(json.dumps(results, indent=2))
+        return
+    for precision, rows in results.items():
+        print(f"\n{precision}, {options.rounds} rounds of {options.steps} steps, {torch.get_num_threads()} threads")
+        for name, row in rows.items():
+            told = f"{row['tokens_per_second']:8,.0f} tokens/s"
+            if name != "penjing":
+                told += f"   penjing is {row['ratio']:.2f} times as fast ({row['lowest']:.2f} to {row['highest']:.2f})"
+            print(f"  {name:<10}{told}")
+
+
+if __name__ == "__main__":
+    main()
