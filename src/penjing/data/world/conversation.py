@@ -35,7 +35,7 @@ def dialogue(seed: int, *, split: str = "train", language: str | None = None, sk
     dice = scene.dice
     name = dice.pick(tuple(modules())) if skill is None else skill
     x = dice.random()
-    quiz = module(name).quiz(scene, 1 if x < 0.6 else 2 if x < 0.92 else 3)
+    quiz = module(name).quiz(scene, 1 if x < 0.45 else 2 if x < 0.8 else 3)
     messages: list[Message] = []
     if dice.chance(0.08):
         messages.append(_message("system", dice.pick(_SYSTEM[scene.language])))

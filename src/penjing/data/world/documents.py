@@ -29,20 +29,20 @@ def document(seed: int, *, split: str = "train", language: str | None = None) ->
     """
     scene = new_scene(seed, split, language, kind=0)
     x = scene.dice.random()
-    if x < 0.6:
+    if x < 0.68:
         return _questions(scene)
-    if x < 0.76:
+    if x < 0.82:
         return entry(scene)
-    if x < 0.88:
+    if x < 0.92:
         return parallel(scene)
-    if x < 0.95:
+    if x < 0.96:
         return story(scene)
     return row(scene)
 
 
 def _questions(scene: Scene) -> str:
     skill = scene.dice.pick(tuple(modules().values()))
-    return told_through(scene, skill.quiz(scene, scene.dice.between(2, 4)))
+    return told_through(scene, skill.quiz(scene, scene.dice.between(3, 5)))
 
 
 def told_through(scene: Scene, quiz: Quiz) -> str:
@@ -55,8 +55,8 @@ def told_through(scene: Scene, quiz: Quiz) -> str:
         lines.append(quiz.reply)
     for q in quiz.questions:
         said = [m["content"] for m in q.before]
-        if x < 0.4:
+        if x < 0.4 or said:
             lines += [ask + q.text, *said, reply + q.answer]
         else:
             lines.append(scene.g.SPACE.join([q.text, *said, q.answer]))
-    return ("\n" if x < 0.75 else scene.g.SPACE).join(lines)
+    return ("\n" if x < 0.75 or quiz.questions[0].before else scene.g.SPACE).join(lines)

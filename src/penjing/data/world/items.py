@@ -30,7 +30,8 @@ class Skill:
     """Whether it belongs to the easier half, decided before any model was trained."""
     description: str
     chance: float
-    """Expected score of a guesser who knows the form of the answers but draws among what the item offers."""
+    """What a guesser scores on held-out items: one who draws among what each item offers (its `options`), or who always
+    gives the one best answer, whichever is better."""
 
 
 @dataclass(frozen=True)

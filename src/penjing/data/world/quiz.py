@@ -4,6 +4,7 @@ Each skill makes quizzes; from the same quiz comes a dialogue (told by the user,
 piece of running text, so what is read in pretraining is what is asked later.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from penjing.data.world.items import Message
@@ -37,3 +38,15 @@ class Quiz:
     """Whether the told text and the first question are one message (else the told text gets a reply of its own)."""
     reply: str = ""
     """The reply to what is told, where it stands alone."""
+
+
+def different(make: Callable[[], Question | None], count: int) -> list[Question]:
+    """At least one and up to `count` questions with different answers; fewer where no more are found soon."""
+    found: dict[str, Question] = {}
+    tries = 0
+    while len(found) < count and (not found or tries < 3 * count):
+        tries += 1
+        question = make()
+        if question is not None:
+            found.setdefault(question.answer, question)
+    return list(found.values())

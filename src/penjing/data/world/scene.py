@@ -104,7 +104,7 @@ class Scene:
 
     def colour(self, thing: Thing) -> Word:
         """A colour that may be said of this thing here."""
-        colours = self.words.colours_of(thing)
+        colours = self.words.colours_of(thing) or self.words.colours
         for _ in range(20):
             colour = self.dice.often_early(colours)
             if self.may("adjective", colour.en, thing.en):

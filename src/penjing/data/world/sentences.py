@@ -46,7 +46,7 @@ def noun_pair(scene: Scene) -> tuple[str, str]:
 def _new_adjective(scene: Scene, thing: Thing) -> Adjective | Word:
     """A colour or quality that is new with this thing; where it has none, one that may be said of it."""
     dice = scene.dice
-    pool: tuple[Adjective | Word, ...] = (*scene.words.colours, *scene.words.qualities_of(thing))
+    pool: tuple[Adjective | Word, ...] = (*scene.words.colours_of(thing), *scene.words.qualities_of(thing))
     for _ in range(60):
         adjective = dice.often_early(pool)
         if scene.new("adjective", adjective.en, thing.en):

@@ -10,6 +10,7 @@ from itertools import chain, zip_longest
 from typing import TypeVar
 
 from penjing.data.world.lexicon import Adjective, Category, Lexicon, Name, Place, Thing, Verb, Word, lexicon
+from penjing.data.world.split import SPLITS
 
 T = TypeVar("T")
 
@@ -58,6 +59,7 @@ class Vocabulary:
     ancestors: dict[str, frozenset[str]]
     weekdays: tuple[Word, ...]
     months: tuple[Word, ...]
+    coloured: dict[str, tuple[Word, ...]] = field(default_factory=dict)
     fitting: dict[str, tuple[Adjective, ...]] = field(default_factory=dict)
     cache: dict[object, object] = field(default_factory=dict)
 
@@ -71,9 +73,13 @@ class Vocabulary:
 
     def colours_of(self, thing: Thing) -> tuple[Word, ...]:
         """The colours that a thing may have: its typical ones if it grows, lives or is eaten, else any."""
-        if thing.colours and self.ancestors[thing.category] & _GROWN:
-            return tuple(c for c in self.colours if c.en in thing.colours)
-        return self.colours
+        found = self.coloured.get(thing.en)
+        if found is None:
+            typical = thing.colours if self.ancestors[thing.category] & _GROWN else ()
+            named = thing.en.split()  # no red red date
+            found = tuple(c for c in self.colours if c.en not in named and (not typical or c.en in typical))
+            self.coloured[thing.en] = found
+        return found
 
     def qualities_of(self, thing: Thing) -> tuple[Adjective, ...]:
         """The adjectives that fit a thing, common ones first."""
@@ -106,15 +112,22 @@ def vocabulary() -> Vocabulary:
     ancestors = {c.key: frozenset(lex.ancestors(c.key)) for c in lex.categories}
     members = {c.key: tuple(t for t in lex.things if c.key in ancestors[t.category]) for c in lex.categories}
 
+    every_en = {word for t in lex.things for word in (t.en, t.plural)}
+    every_zh = {e.zh for e in lex.things} | {e.zh for e in lex.places} | {e.zh for e in lex.people}
+    every_zh |= {e.zh for e in lex.adjectives} | {e.zh for e in lex.verbs}
+
     def pool(wanted: Callable[[Thing], bool]) -> tuple[Thing, ...]:
         return _mixed(t for t in lex.things if wanted(t))
+
+    def is_word(n: Name) -> bool:  # Lily and Daisy would meet the flowers
+        return n.en.lower() in every_en or any(n.zh in word for word in every_zh)
 
     def carried(t: Thing) -> bool:
         return t.number == "count" and t.portable and t.size <= 5 and not ancestors[t.category] & _NOT_CARRIED
 
     return Vocabulary(
         lexicon=lex,
-        names={split: lex.named(split) for split in ("train", "heldout")},
+        names={split: tuple(n for n in lex.named(split) if not is_word(n)) for split in SPLITS},
         things=pool(lambda t: True),
         portable=pool(carried),
         artefacts=pool(lambda t: carried(t) and not ancestors[t.category] & _GROWN),

@@ -8,7 +8,9 @@ from penjing.data.world.items import Skill
 from penjing.data.world.quiz import Question, Quiz
 from penjing.data.world.scene import Scene
 
-SKILL = Skill("arithmetic", False, "Sums and differences up to two digits and small products, in digits or words.", 0.0)
+SKILL = Skill(
+    "arithmetic", False, "Sums and differences up to two digits and small products, in digits or words.", 0.05
+)
 
 _SAID = {
     "+": (("{0} plus {1}", "{0} + {1}"), ("{0}加{1}", "{0}+{1}")),

@@ -8,7 +8,7 @@ from penjing.data.world.lexicon import Word
 from penjing.data.world.quiz import Question, Quiz
 from penjing.data.world.scene import Scene
 
-SKILL = Skill("calendar", False, "Days, months, hours and dates so many later or earlier.", 0.12)
+SKILL = Skill("calendar", False, "Days, months, hours and dates so many later or earlier.", 0.13)
 
 
 def quiz(scene: Scene, questions: int) -> Quiz:

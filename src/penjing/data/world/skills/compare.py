@@ -6,7 +6,7 @@ from penjing.data.world.quiz import Question, Quiz
 from penjing.data.world.scene import Scene
 from penjing.data.world.telling import yes_no
 
-SKILL = Skill("compare", True, "The larger or smaller of numbers, measured things, ages and animals.", 0.43)
+SKILL = Skill("compare", True, "The larger or smaller of numbers, measured things, ages and animals.", 0.39)
 
 _MEASURES = (
     # verb and unit, and the two directions, in both languages

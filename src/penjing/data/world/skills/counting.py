@@ -9,7 +9,7 @@ from penjing.data.world.quiz import Question, Quiz
 from penjing.data.world.scene import Scene
 from penjing.data.world.syntax import BUY, FIND, HAVE, LOSE, SELL, Clause, NounPhrase, Phrase, They, Verb
 
-SKILL = Skill("counting", False, "How many things someone has after getting and losing some.", 0.05)
+SKILL = Skill("counting", False, "How many things someone has after getting and losing some.", 0.10)
 
 _MORE = (BUY, FIND)
 _LESS = (LOSE, SELL)

@@ -8,7 +8,7 @@ from penjing.data.world.scene import Scene
 from penjing.data.world.syntax import IF, Clause, They
 from penjing.data.world.telling import yes_no
 
-SKILL = Skill("deduction", False, "Conclusions from comparisons, from rules about kinds and from conditions.", 0.39)
+SKILL = Skill("deduction", False, "Conclusions from comparisons, from rules about kinds and from conditions.", 0.37)
 
 _ORDERS = (
     (("taller", "tallest", "shorter", "shortest"), ("高", "矮")),

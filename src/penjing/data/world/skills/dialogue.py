@@ -10,7 +10,7 @@ from penjing.data.world.scene import Scene
 from penjing.data.world.syntax import LIKE, YOU, Clause, I, Phrase
 from penjing.data.world.telling import answers
 
-SKILL = Skill("dialogue", True, "Using what was said earlier in the conversation: names, homes, likes, pets.", 0.0)
+SKILL = Skill("dialogue", True, "Using what was said earlier in the conversation: names, homes, likes, pets.", 0.03)
 
 _HELLO = {
     "en": ("Hello", "Hi", "Good morning", "Good evening", "Hello there"),

@@ -13,7 +13,7 @@ from penjing.data.world.telling import yes_no
 from penjing.data.world.vocabulary import Vocabulary
 
 SKILL = Skill(
-    "facts", True, "Knowledge of things: kind, colour, use, material, sound, legs, home; yes/no and open.", 0.30
+    "facts", True, "Knowledge of things: kind, colour, use, material, sound, legs, home; yes/no and open.", 0.32
 )
 
 

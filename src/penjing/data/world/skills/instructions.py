@@ -13,7 +13,10 @@ from penjing.data.world.syntax import BUY, FIND, HAVE, LIKE, SEE, TAKE, WANT, Cl
 from penjing.data.world.vocabulary import Vocabulary, vocabulary
 
 SKILL = Skill(
-    "instructions", False, "Exact instructions: name three animals, use two words, repeat, replace, one word only.", 0.0
+    "instructions",
+    False,
+    "Exact instructions: name three animals, use two words, repeat, replace, one word only.",
+    0.11,
 )
 
 _PARTS = re.compile(r"\s*(?:,|、|，|\band\b|和|\s)\s*")
@@ -87,7 +90,7 @@ def _names(item: Item, answer: str) -> bool:
     text = answer.strip().rstrip(".。!！")
     splitter = r"[、，,和]" if item.language == "zh" else r",\s*(?:and\s+)?|\s+and\s+"
     named = []
-    for part in re.split(splitter, text):
+    for part in re.split(splitter, text, flags=re.IGNORECASE):
         part = re.sub(r"^(?:an?|the) ", "", part.strip(), flags=re.IGNORECASE)
         if normalise(part) not in forms:
             return False

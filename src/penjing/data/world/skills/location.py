@@ -2,7 +2,7 @@
 
 from penjing.data.world.items import Skill
 from penjing.data.world.lexicon import Name
-from penjing.data.world.quiz import Question, Quiz
+from penjing.data.world.quiz import Question, Quiz, different
 from penjing.data.world.scene import Scene
 from penjing.data.world.simulate import State, moving
 from penjing.data.world.syntax import BE_AT, Clause
@@ -16,8 +16,7 @@ def quiz(scene: Scene, questions: int) -> Quiz:
     steps = scene.length(2, 5, 7)
     people = scene.dice.between(2, 3) if steps > 2 else 2
     state = moving(scene, people, 3 if steps < 4 else 4, steps)
-    order = scene.dice.sample(state.people, people)
-    asked = [_question(scene, state, order[i % people], steps) for i in range(min(questions, people))]
+    asked = different(lambda: _question(scene, state, scene.dice.pick(state.people), steps), questions)
     return Quiz(narrate(scene, state.clauses), asked)
 
 

@@ -2,40 +2,34 @@
 
 from penjing.data.world.items import Skill
 from penjing.data.world.lexicon import Thing
-from penjing.data.world.quiz import Question, Quiz
+from penjing.data.world.quiz import Question, Quiz, different
 from penjing.data.world.scene import Scene
 from penjing.data.world.simulate import State
 from penjing.data.world.syntax import BE_AT, GIVE, HAVE, Clause, Phrase
 from penjing.data.world.telling import answers, ask, narrate
 
-SKILL = Skill("objects", False, "Where a carried thing is, who has it, and who gave what to whom.", 0.36)
+SKILL = Skill("objects", False, "Where a carried thing is, who has it, and who gave what to whom.", 0.42)
 
 
 def quiz(scene: Scene, questions: int) -> Quiz:
     """People move, take, put down and give things; questions about the things."""
     dice = scene.dice
-    steps = scene.length(3, 5, 8)
-    people = scene.names(2 if steps < 5 else 3)
+    steps = scene.length(4, 6, 8)
+    people = scene.names(2 if steps < 6 else 3)
     things = scene.companions("things", scene.words.artefacts, 2)
     places = scene.places(3)
     state = State(people, places, things)
-    state.move(scene, people[0], places[0])
-    state.take(scene, people[0], things[0])
+    for action in dice.sample((0, 1, 2), 3):  # two people in two places, one of them with a thing, in any order
+        if action < 2:
+            state.move(scene, people[action], places[action])
+        else:
+            state.take(scene, people[0], things[0])
     while len(state.clauses) < steps:
         _event(scene, state)
-    kinds = [_where, _where, _who_has, _who_has, _gave]
-    asked: list[Question] = []
-    while len(asked) < min(questions, 3):
-        question = dice.pick(kinds)(scene, state, dice.pick(things))
-        if question is not None and question.text not in [q.text for q in asked]:
-            question.difficulty = steps - 2
-            asked.append(question)
-        elif dice.chance(0.1):
-            break
-    while not asked:
-        question = _where(scene, state, things[0]) or _who_has(scene, state, things[0])
-        assert question is not None
-        asked.append(question)
+    kinds = (_where, _where, _who_has, _who_has, _gave)
+    asked = different(lambda: dice.pick(kinds)(scene, state, dice.pick(things)), questions)
+    for question in asked:
+        question.difficulty = steps - 3
     return Quiz(narrate(scene, state.clauses), asked)
 
 
@@ -45,9 +39,13 @@ def _event(scene: Scene, state: State) -> None:
     person = dice.pick(state.people)
     x = dice.random()
     held = [t for t in state.things if state.holder.get(t.en) is person]
-    if held and x < 0.3:
-        others = [p for p in state.people if p is not person]
-        state.give(scene, person, dice.pick(held), dice.pick(others))
+    here = state.at.get(person)
+    beside = [p for p in state.people if p is not person and here is not None and state.at.get(p) is here]
+    elsewhere = [p for p in state.people if p in state.at and state.at[p] is not here]
+    if held and beside and x < 0.6:
+        state.give(scene, person, dice.pick(held), dice.pick(beside))
+    elif held and elsewhere and not beside and x < 0.3:
+        state.move(scene, person, state.at[dice.pick(elsewhere)])
     elif held and x < 0.42 and person in state.at:
         state.drop(scene, person, dice.pick(held))
     elif x < 0.6:
@@ -55,7 +53,6 @@ def _event(scene: Scene, state: State) -> None:
         if free:
             state.take(scene, person, dice.pick(free))
     else:
-        here = state.at.get(person)
         state.move(scene, person, dice.pick([p for p in state.places if p is not here]))
 
 

@@ -2,12 +2,12 @@
 
 from penjing.data.world.items import Skill
 from penjing.data.world.lexicon import Name
-from penjing.data.world.quiz import Question, Quiz
+from penjing.data.world.quiz import Question, Quiz, different
 from penjing.data.world.scene import Scene
 from penjing.data.world.syntax import BE_LIKE, BUY, FIND, HAVE, LIKE, LOSE, SEE, WANT, Clause, Phrase, Verb
 from penjing.data.world.telling import answers, ask, narrate
 
-SKILL = Skill("reading", True, "One fact of a text in which several people each have their own.", 0.38)
+SKILL = Skill("reading", True, "One fact of a text in which several people each have their own.", 0.37)
 
 _VERBS: tuple[tuple[Verb, str], ...] = (
     (HAVE, "present"), (HAVE, "past"), (LIKE, "present"), (WANT, "present"), (BUY, "past"), (FIND, "past"),
@@ -30,7 +30,7 @@ def quiz(scene: Scene, questions: int) -> Quiz:
         v, t = (verb, tense) if same_verb else dice.pick(_VERBS)
         obj = Phrase(thing, "bare", (colour,), 2) if v is LIKE else Phrase(thing, "a", (colour,))
         clauses.append(Clause(person, v, obj, tense=t))
-    asked = [_question(scene, clauses, i, people) for i in dice.sample(range(count), min(questions, count))]
+    asked = different(lambda: _question(scene, clauses, dice.below(count), people), questions)
     return Quiz(narrate(scene, clauses, all(c.tense == "past" for c in clauses)), asked)
 
 

@@ -12,7 +12,7 @@ from penjing.data.world.quiz import Question, Quiz
 from penjing.data.world.scene import Scene
 
 SKILL = Skill(
-    "refusal", True, "Politely declining what is harmful, private or impossible, and answering look-alikes.", 0.30
+    "refusal", True, "Politely declining what is harmful, private or impossible, and answering look-alikes.", 0.29
 )
 
 _REASONS = {

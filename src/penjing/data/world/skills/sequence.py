@@ -5,7 +5,7 @@ from penjing.data.world.quiz import Question, Quiz
 from penjing.data.world.scene import Scene
 
 SKILL = Skill(
-    "sequence", True, "The next member of a number series, of days or months, or of a repeating pattern.", 0.22
+    "sequence", True, "The next member of a number series, of days or months, or of a repeating pattern.", 0.29
 )
 
 _SHAPES = ("ab", "ab", "abc", "aab", "abb", "abcd")

@@ -9,7 +9,7 @@ from penjing.data.world.items import Message, Skill
 from penjing.data.world.quiz import Question, Quiz
 from penjing.data.world.scene import Scene
 
-SKILL = Skill("tools", True, "Calling the calculator for large sums and using its result in the answer.", 0.0)
+SKILL = Skill("tools", True, "Calling the calculator for large sums and using its result in the answer.", 0.01)
 
 _OPERATIONS = {
     "+": (("{0} plus {1}", "{0} + {1}", "the sum of {0} and {1}"), ("{0}加{1}", "{0}+{1}", "{0}与{1}的和")),

@@ -4,12 +4,13 @@ An item in English asks for Chinese, an item in Chinese for English. Right is th
 makes of the same meaning, and what the listed synonyms make of it.
 """
 
+from penjing.data.world.grammar_en import article
 from penjing.data.world.items import Skill
 from penjing.data.world.quiz import Question, Quiz
 from penjing.data.world.scene import Scene
 from penjing.data.world.sentences import noun_pair, sentence_pair
 
-SKILL = Skill("translation", False, "Words, phrases and composed sentences from English to Chinese and back.", 0.0)
+SKILL = Skill("translation", False, "Words, phrases and composed sentences from English to Chinese and back.", 0.03)
 
 _ASK = (
     ("Translate into Chinese: {0}", "Say this in Chinese: {0}", "What is this in Chinese? {0}"),
@@ -66,8 +67,6 @@ def _word(scene: Scene) -> Question:
     also = tuple(entry.also) if not scene.zh else ()
     if scene.zh:
         text = dice.pick((f"“{entry.zh}”用英语怎么说？", f"{entry.zh}的英语是什么？"))
-        return Question(
-            text, (f"{entry.en[0].upper()}{entry.en[1:]}.", f"a {entry.en}", f"an {entry.en}", f"the {entry.en}")
-        )
+        return Question(text, (f"{entry.en[0].upper()}{entry.en[1:]}.", article(entry.en), f"the {entry.en}"))
     text = dice.pick((f'How do you say "{entry.en}" in Chinese?', f"What is {entry.en} in Chinese?"))
     return Question(text, (f"{entry.zh}。", *also))

@@ -6,7 +6,7 @@ from penjing.data.world.quiz import Question, Quiz
 from penjing.data.world.scene import Scene
 
 SKILL = Skill(
-    "words", False, "Opposites, the odd one out, plurals and measure words, positions in lists, reversing.", 0.12
+    "words", False, "Opposites, the odd one out, plurals and measure words, positions in lists, reversing.", 0.10
 )
 
 _PLACES = (("first", "第一个"), ("second", "第二个"), ("third", "第三个"), ("fourth", "第四个"), ("last", "最后一个"))
@@ -80,7 +80,7 @@ def _form(scene: Scene) -> Question:
         text = dice.pick((f"“{t}”的量词是什么？", f"一（）{t}，括号里填什么量词？", f"{t}用什么量词？"))
         return Question(text, (f"一{m}{t}。", m, f"{t}的量词是{m}", f"量词是{m}", f"用{m}", f"填{m}", f"是{m}"))
     t, p = thing.en, thing.plural
-    text = dice.pick((f'What is the plural of "{t}"?', f"What is the plural of {t}?", f"One {t}, two ...?"))
+    text = dice.pick((f'What is the plural of "{t}"?', f"What is the plural of {t}?", f"Say the plural of {t}."))
     return Question(text, (f"One {t}, two {p}.", p, f"The plural of {t} is {p}", f"two {p}", f"It is {p}"))
 
 
