@@ -22,7 +22,6 @@ import regex
 from numpy.typing import NDArray
 
 from penjing.errors import TokenizerError
-from penjing.files import write_json
 
 if TYPE_CHECKING:
     from penjing.tokenizer.chat import ChatTemplate
@@ -153,10 +152,10 @@ class Tokenizer:
 
     def encode_array(self, text: str, *, allow_special: bool = False, at_start: bool = True) -> NDArray[np.int32]:
         """As `encode`, as an int32 array of shape `(tokens,)`: the fast path for large texts."""
-        finder = self._finder_with_special if allow_special else self._finder_of_added
-        if finder is None:
+        if not self.added_tokens and not (allow_special and self.special_tokens):
             return self.model.encode(text, at_start=at_start)
-        return np.concatenate([ids for _, _, ids in self._stretches(text, finder, at_start)])
+        stretches = self.encode_stretches(text, allow_special=allow_special, at_start=at_start)
+        return np.concatenate([ids for _, _, ids in stretches])
 
     def encode_batch(self, texts: Sequence[str], *, workers: int = 1) -> list[list[int]]:
         """The ids of each text, `workers` texts at a time."""
@@ -165,38 +164,37 @@ class Tokenizer:
         with ThreadPoolExecutor(workers) as pool:
             return list(pool.map(self.encode, texts))
 
-    def encode_stretches(self, text: str, *, at_start: bool = True) -> list[tuple[int, int, NDArray[np.int32]]]:
-        """The stretches of `text` encoded by themselves, as `(start, end, ids)`: added tokens, and what lies between.
+    def encode_stretches(
+        self, text: str, *, allow_special: bool = False, at_start: bool = True
+    ) -> list[tuple[int, int, NDArray[np.int32]]]:
+        """The stretches of `text` that are encoded by themselves, `(start, end, ids)`, in order.
 
-        Special tokens are plain text here. All ids together are those that `encode` gives.
+        A stretch is a token that is not the model's, or what lies between two; special tokens are found first.
         """
-        return list(self._stretches(text, self._finder_of_added, at_start))
-
-    def _stretches(
-        self, text: str, finder: "regex.Pattern[str] | None", at_start: bool
-    ) -> Iterator[tuple[int, int, NDArray[np.int32]]]:
-        position = 0
-        for start, end, number in self._found(text, finder) if finder is not None else ():
-            if start > position:
-                plain = text[position:start]
-                yield position, start, self.model.encode(plain, at_start=at_start and position == 0)
-            yield start, end, np.array([number], dtype=np.int32)
-            position = end
-        if position < len(text) or position == 0:
-            yield position, len(text), self.model.encode(text[position:], at_start=at_start and position == 0)
+        outside: list[tuple[int, int, int]] = []
+        for start, end, special in _with_gaps(self.find_special(text) if allow_special else (), len(text)):
+            if special is not None:
+                outside.append((start, end, special))
+            elif self.added_tokens:
+                found = self._found(text[start:end], self._added_finder)
+                outside += [(start + begin, start + stop, number) for begin, stop, number in found]
+        return [
+            (start, end, np.array([number], dtype=np.int32))
+            if number is not None
+            else (start, end, self.model.encode(text[start:end], at_start=at_start and start == 0))
+            for start, end, number in _with_gaps(outside, len(text))
+        ] or [(0, 0, np.zeros(0, dtype=np.int32))]
 
     def find_special(self, text: str) -> Iterator[tuple[int, int, int]]:
         """Where special tokens stand in `text`: `(start, end, id)`, with the white space that a token swallows."""
-        finder = self._finder_of_special
-        return self._found(text, finder) if finder is not None else iter(())
+        return self._found(text, self._special_finder) if self.special_tokens else iter(())
 
     def _found(self, text: str, finder: "regex.Pattern[str]") -> Iterator[tuple[int, int, int]]:
         known = self.added_tokens | self.special_tokens
         position = 0
         for match in finder.finditer(text):
             start, end = match.span()
-            if start < position:  # inside the white space that the token before swallowed
-                continue
+            start, end = max(start, position), max(end, position)  # after the white space that the last one swallowed
             sides = self.swallows.get(match.group())
             if sides in ("left", "both"):
                 while start > position and text[start - 1].isspace():
@@ -208,16 +206,12 @@ class Tokenizer:
             position = end
 
     @cached_property
-    def _finder_of_added(self) -> "regex.Pattern[str] | None":
+    def _added_finder(self) -> "regex.Pattern[str]":
         return _finder(self.added_tokens)
 
     @cached_property
-    def _finder_of_special(self) -> "regex.Pattern[str] | None":
+    def _special_finder(self) -> "regex.Pattern[str]":
         return _finder(self.special_tokens)
-
-    @cached_property
-    def _finder_with_special(self) -> "regex.Pattern[str] | None":
-        return _finder([*self.added_tokens, *self.special_tokens])
 
     # ids to text
 
@@ -345,42 +339,24 @@ class Tokenizer:
 
     def save(self, folder: str | Path) -> None:
         """Writes tokenizer.json and tokenizer_config.json into `folder`; transformers' AutoTokenizer opens them."""
-        folder = Path(folder)
-        entries = [(number, text, True) for text, number in self.special_tokens.items()]
-        entries += [(number, text, False) for text, number in self.added_tokens.items()]
-        added = []
-        for number, text, special in sorted(entries):
-            sides = self.swallows.get(text)
-            flags = {"lstrip": sides in ("left", "both"), "rstrip": sides in ("right", "both")}
-            flags |= {"single_word": False, "normalized": False, "special": special}
-            added.append({"id": number, "content": text, **flags})
-        document: dict[str, Any] = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added}
-        document["post_processor"] = self._bos_processor() if self.adds_bos else None
-        document |= self.model.sections()
-        vocabulary = document["model"]["vocab"] | self.added_tokens | self.special_tokens
-        document["model"]["vocab"] = dict(sorted(vocabulary.items(), key=lambda item: item[1]))
-        write_json(folder / "tokenizer.json", document)
-        config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-        roles = {
-            "bos_token": self.bos,
-            "eos_token": self.eos,
-            "pad_token": self.pad,
-            "chat_template": self.chat_template,
-        }
-        write_json(folder / "tokenizer_config.json", config | {key: value for key, value in roles.items() if value})
+        from penjing.tokenizer import formats
 
-    def _bos_processor(self) -> dict[str, Any]:
-        first = {"SpecialToken": {"id": self.bos, "type_id": 0}}
-        text, pair = ({"Sequence": {"id": name, "type_id": kind}} for name, kind in (("A", 0), ("B", 1)))
-        return {
-            "type": "TemplateProcessing",
-            "single": [first, text],
-            "pair": [first, text, {"SpecialToken": {"id": self.bos, "type_id": 1}}, pair],
-            "special_tokens": {self.bos: {"id": self.bos, "ids": [self.bos_id], "tokens": [self.bos]}},
-        }
+        formats.save(self, Path(folder))
 
 
-def _finder(tokens: Iterable[str]) -> "regex.Pattern[str] | None":
-    """A pattern that finds the longest of `tokens` at the leftmost place; None when there are none."""
+def _finder(tokens: Iterable[str]) -> "regex.Pattern[str]":
+    """A pattern that finds the longest of `tokens` at the leftmost place."""
     longest_first = sorted(tokens, key=lambda token: (-len(token), token))
-    return regex.compile("|".join(map(regex.escape, longest_first))) if longest_first else None
+    return regex.compile("|".join(map(regex.escape, longest_first)))
+
+
+def _with_gaps(tokens: Iterable[tuple[int, int, int]], length: int) -> Iterator[tuple[int, int, int | None]]:
+    """`tokens`, `(start, end, id)`, and with None for an id what lies before, between and after them."""
+    position = 0
+    for start, end, number in tokens:
+        if start > position:
+            yield position, start, None
+        yield start, end, number
+        position = end
+    if position < length:
+        yield position, length, None

@@ -1,6 +1,6 @@
-"""Reading tokenizers: whatever file or folder others keep them in.
+"""Reading and writing tokenizers: whatever file or folder others keep them in.
 
-| what                                          | read by            | used by                                      |
+| what                                          | module             | used by                                      |
 |-----------------------------------------------|--------------------|----------------------------------------------|
 | folder with tokenizer.json, tokenizer.json    | `tokenizer_json`   | nearly every model on the Hugging Face hub   |
 | tokenizer_config.json, chat_template.jinja    | `config`           | the same: roles of tokens, chat template     |
@@ -15,6 +15,7 @@ A part of a file that changes ids and is not understood is an error that names i
 from pathlib import Path
 
 from penjing.errors import TokenizerError
+from penjing.files import write_json
 from penjing.tokenizer.formats import config, gpt2, llama2c, sentencepiece, tiktoken, tokenizer_json
 from penjing.tokenizer.formats.parts import Parts
 from penjing.tokenizer.tokenizer import Tokenizer
@@ -42,6 +43,17 @@ def load(path: Path, *, pattern: str | None = None) -> Tokenizer:
         return parts.tokenizer()
     except TokenizerError as error:
         raise TokenizerError(f"{file}: {error}") from None
+
+
+def save(tokenizer: Tokenizer, folder: Path) -> None:
+    """Writes tokenizer.json and tokenizer_config.json into `folder`; transformers' AutoTokenizer opens them.
+
+    Raises:
+        TokenizerError: a tokenizer.json cannot say what this tokenizer does; nothing is written then.
+    """
+    document = tokenizer_json.document(tokenizer)
+    write_json(folder / "tokenizer.json", document)
+    write_json(folder / "tokenizer_config.json", config.document(tokenizer))
 
 
 def _find(folder: Path) -> Path:

@@ -14,6 +14,7 @@ from typing import Any
 from penjing.errors import TokenizerError
 from penjing.files import read_json
 from penjing.tokenizer.formats.parts import Parts, read_bytes
+from penjing.tokenizer.tokenizer import Tokenizer
 
 
 def apply(parts: Parts, folder: Path, *, complete: bool) -> Parts:
@@ -36,6 +37,14 @@ def apply(parts: Parts, folder: Path, *, complete: bool) -> Parts:
     if isinstance(settings.get("add_bos_token"), bool):
         parts = replace(parts, adds_bos=settings["add_bos_token"] and parts.bos is not None)
     return replace(parts, chat_template=_chat_template(settings, folder))
+
+
+def document(tokenizer: Tokenizer) -> dict[str, Any]:
+    """The content of tokenizer_config.json for `tokenizer`."""
+    roles = {"bos_token": tokenizer.bos, "eos_token": tokenizer.eos, "pad_token": tokenizer.pad}
+    settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    settings |= {role: token for role, token in roles.items() if token is not None}
+    return settings | ({"chat_template": tokenizer.chat_template} if tokenizer.chat_template is not None else {})
 
 
 def _object(file: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from penjing.tokenizer.formats.gpt2 import MOST_TOKENS, check_vocabulary, merge_
 from penjing.tokenizer.formats.parts import Parts
 from penjing.tokenizer.patterns import SplitPattern
 from penjing.tokenizer.sentencepiece import SPACE, Prefix, SentencePieceModel
-from penjing.tokenizer.tokenizer import TextModel
+from penjing.tokenizer.tokenizer import TextModel, Tokenizer
 
 _FORMS = ("NFC", "NFD", "NFKC", "NFKD")
 Section = dict[str, Any]
@@ -42,6 +42,40 @@ def read(file: Path) -> Parts:
         raise error if str(file) in str(error) else TokenizerError(f"{file}: {error}") from None
     except (LookupError, TypeError, AttributeError, StopIteration) as error:
         raise TokenizerError(f"{file}: not a tokenizer.json: {type(error).__name__} {error}") from None
+
+
+def document(tokenizer: Tokenizer) -> Section:
+    """The content of a tokenizer.json for `tokenizer`, which `tokenizers` and `read` understand alike.
+
+    Raises:
+        TokenizerError: the format cannot say what this tokenizer does.
+    """
+    sections = tokenizer.model.sections()
+    rewrites = _steps(sections["normalizer"]) and sections["normalizer"]["type"] not in _FORMS
+    added: list[Section] = []
+    for text, number in (tokenizer.special_tokens | tokenizer.added_tokens).items():
+        special, sides = text in tokenizer.special_tokens, tokenizer.swallows.get(text)
+        flags = {"lstrip": sides in ("left", "both"), "rstrip": sides in ("right", "both"), "single_word": False}
+        # those that are not sought in normalized text are found first: special ones, and all where spaces are rewritten
+        flags |= {"normalized": not special and not rewrites, "special": special}
+        added.append({"id": number, "content": text, **flags})
+    vocabulary = sections["model"]["vocab"] | tokenizer.added_tokens | tokenizer.special_tokens
+    sections["model"]["vocab"] = dict(sorted(vocabulary.items(), key=lambda item: item[1]))
+    processor = _bos_processor(tokenizer) if tokenizer.adds_bos else None
+    head = {"version": "1.0", "truncation": None, "padding": None}
+    return head | {"added_tokens": sorted(added, key=lambda token: token["id"]), "post_processor": processor} | sections
+
+
+def _bos_processor(tokenizer: Tokenizer) -> Section:
+    bos = tokenizer.bos
+    first, text = {"SpecialToken": {"id": bos, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}
+    second, pair = {"SpecialToken": {"id": bos, "type_id": 1}}, {"Sequence": {"id": "B", "type_id": 1}}
+    return {
+        "type": "TemplateProcessing",
+        "single": [first, text],
+        "pair": [first, text, second, pair],
+        "special_tokens": {bos: {"id": bos, "ids": [tokenizer.bos_id], "tokens": [bos]}},
+    }
 
 
 def _read(document: Section, file: Path) -> Parts:
