@@ -184,7 +184,11 @@ def test_a_changed_run_is_refused_by_name(tmp_path, change, named):
 def test_changed_data_is_refused(tmp_path):
     """The packed loader over shards of other documents."""
     tokenizer = SimpleNamespace(
-        vocab_size=tiny.VOCAB, eos_id=tiny.VOCAB - 1, special_tokens={}, token_bytes=lambda number: bytes([number])
+        vocab_size=tiny.VOCAB,
+        eos_id=tiny.VOCAB - 1,
+        adds_bos=False,
+        special_tokens={},
+        token_bytes=lambda number: bytes([number]),
     )
 
     def shards(name: str, seed: int) -> Shards:
