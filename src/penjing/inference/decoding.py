@@ -175,7 +175,8 @@ def check_prompts(prompts: Sequence[Sequence[int]], sampling: Sampling, vocab: i
         if not prompt:
             raise GenerationError(f"{which}is empty; give it at least one token")
         if not 0 <= min(prompt) <= max(prompt) < vocab:
-            raise GenerationError(f"{which}has the id {max(prompt)}, the model's ids are 0 to {vocab - 1}")
+            bad = next(id for id in prompt if not 0 <= id < vocab)
+            raise GenerationError(f"{which}has the id {bad}; the model's ids are 0 to {vocab - 1}")
         room = context - len(prompt)
         wanted = sampling.max_new_tokens
         if room < (wanted or 1):

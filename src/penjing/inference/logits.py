@@ -50,7 +50,7 @@ def count_penalties(
 
 def temperature(logits: Logits, value: float) -> Logits:
     """Divides by `value` > 0: below 1 sharpens the distribution, above 1 flattens it."""
-    return logits / value
+    return logits / max(value, torch.finfo(logits.dtype).tiny)
 
 
 def top_k(logits: Logits, k: int) -> Logits:
