@@ -176,7 +176,7 @@ GLITCHES = {
         r"  ", r"(?<!=) [.,?!]", r"\.\.", r"None", r"[{}]", r"[一-鿿]",
         r"\b[Aa] (?!one\b|eur)[aeio][a-z]+", r"\b[Aa]n [bcdfgjklmnpqrstvwxz]",
         r"(?<!is )\b1 (?!o'clock|is\b)[a-z]+s\b(?! long)", r"\b(?:0|[2-9]|\d\d) (?:apple|book|ball|hat|cup)\b",
-        r"\b(?!had\b)(\w+) \1\b", r"(?:^|[.] )(?:He|She|[A-Z][a-z]+) have\b", r"\b[Tt]hey is\b", r"\bI is\b",
+        r"\b(?!had\b|fly\b)(\w+) \1\b", r"(?:^|[.] )(?:He|She|[A-Z][a-z]+) have\b", r"\b[Tt]hey is\b", r"\bI is\b",
     ),
     "zh": (
         r"  ", r" [。，？]", r"。。", r"，，", r"的的", r"了了", r"在在", r"None", r"[{}]",
@@ -246,7 +246,8 @@ def test_a_sample_uses_over_1500_words_of_each_language(training_text):
 
 def test_entropy_is_that_of_known_sources():
     """A fair coin has one bit; a text that repeats has none once its context is known; xz sees the repetition."""
-    coin = "".join(random.Random(1).choice("ht") for _ in range(20_000))
+    throw = random.Random(1).random
+    coin = "".join("ht"[throw() < 0.5] for _ in range(20_000))
     assert conditional_entropy(coin, 1) == pytest.approx(1, abs=0.001)
     assert conditional_entropy(coin, 4) == pytest.approx(1, abs=0.01)
     figures = statistics("red blue " * 500)

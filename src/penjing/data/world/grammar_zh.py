@@ -146,7 +146,7 @@ def predicate(c: Clause, gap: str = "") -> str:
 
 
 def _target(c: Clause) -> str:
-    """The place that a verb leads to, with its side word where one is on it (走到桥上) or the verb has 在 (住在村庄里)."""
+    """The place that a verb leads to, with its side word after 在 (住在村庄里) and where one is on it (走到桥上)."""
     place = c.place
     assert place is not None
     return place.zh + place.side if place.side == "上" or "在" in c.verb.zh else place.zh
