@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 
 from penjing.errors import CheckpointError, ConfigError
 from penjing.files import atomic_folder, read_json, write_json
+from penjing.models import llama2c
 from penjing.models.families import family_named, family_of
 from penjing.models.families.family import Family, Fields
 from penjing.models.language_model import LanguageModel
@@ -50,28 +51,14 @@ def load(
         CheckpointError: the folder is missing, damaged, or not a model that Penjing reads.
         TokenizerError: there is no readable tokenizer.
     """
-    from penjing.models import llama2c
-    from penjing.tokenizer import Tokenizer
-
     model = load_model(path, device=device, dtype=dtype)
-    place = Path(path)
-    if tokenizer is None and place.is_file():
-        tokenizer = llama2c.tokenizer_beside(place, model.config.vocab)
-    found = Tokenizer.load(place if tokenizer is None else tokenizer)
-    if found.vocab_size > model.config.vocab:
-        raise CheckpointError(
-            f"{place}: the tokenizer has {found.vocab_size} tokens, but the model only {model.config.vocab}; "
-            "they do not belong together"
-        )
-    return model, found
+    return model, load_tokenizer(path, model.config.vocab, tokenizer)
 
 
 def load_model(
     path: str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
 ) -> LanguageModel:
     """The model alone, ready for inference (`model.train()` switches dropout on). Arguments and errors as of `load`."""
-    from penjing.models import llama2c
-
     place = Path(path)
     if place.is_file():
         return llama2c.load_model(place, device=device, dtype=dtype)
@@ -80,6 +67,22 @@ def load_model(
         model = config.build()
     fill(model, read_weights(place, family, model, torch.device(device), dtype))
     return model.eval()
+
+
+def load_tokenizer(path: str | Path, vocab: int, tokenizer: str | Path | None = None) -> "Tokenizer":
+    """The tokenizer of a model with `vocab` tokens: at `tokenizer`, else with the model. Errors as of `load`."""
+    from penjing.tokenizer import Tokenizer
+
+    place = Path(path)
+    if tokenizer is None:
+        tokenizer = llama2c.tokenizer_beside(place, vocab) if place.is_file() else place
+    found = Tokenizer.load(tokenizer)
+    if found.vocab_size > vocab:
+        raise CheckpointError(
+            f"the tokenizer {tokenizer} has {found.vocab_size} tokens, the model {path} only {vocab}; "
+            "they do not belong together"
+        )
+    return found
 
 
 def read_config(folder: str | Path) -> tuple[Family, LanguageModel.Config]:
@@ -158,6 +161,7 @@ def write_into(
         save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     except SafetensorError as error:
         raise CheckpointError(f"{folder / WEIGHTS} could not be written: {error}") from None
+    shutil.copymode(folder / CONFIG, folder / WEIGHTS)  # safetensors makes files that only their owner can read
     if tokenizer is not None:
         tokenizer.save(folder)
 

@@ -37,9 +37,7 @@ def load_model(path: Path, *, device: torch.device | str = "cpu", dtype: torch.d
     Raises:
         CheckpointError: it is not such a file, or it is cut short or too long.
     """
-    with path.open("rb") as file:
-        header = file.read(HEADER.size)
-    config = _config(path, header)
+    config = read_config(path)
     with torch.device("meta"):
         model = config.build()
     layout = _layout(config)
@@ -68,7 +66,10 @@ def tokenizer_beside(path: Path, vocab: int) -> Path:
     raise CheckpointError(f"{path} has no tokenizer beside it (tok{vocab}.bin or tokenizer.bin); say where it is")
 
 
-def _config(path: Path, header: bytes) -> LanguageModel.Config:
+def read_config(path: Path) -> LanguageModel.Config:
+    """What the model in a `.bin` file is, by its header."""
+    with path.open("rb") as file:
+        header = file.read(HEADER.size)
     if len(header) < HEADER.size:
         raise CheckpointError(f"{path} is too short for a llama2.c model")
     width, hidden, layers, heads, kv_heads, vocab, context = HEADER.unpack(header)

@@ -26,6 +26,10 @@ class LayerState(Protocol):
     def select(self, rows: Int[Tensor, " new"]) -> None:
         """Makes row `i` what row `rows[i]` was; rows may repeat, so a batch can shrink, grow or be reordered."""
 
+    @property
+    def nbytes(self) -> int:
+        """Memory that is allocated."""
+
 
 class KVCache:
     """Keys and values of one attention layer, growing in place.
@@ -65,6 +69,11 @@ class KVCache:
         """Reorders, drops or repeats rows."""
         self.keys = self.keys.index_select(0, rows)
         self.values = self.values.index_select(0, rows)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that is allocated."""
+        return self.keys.nbytes + self.values.nbytes
 
     def _grow(self, capacity: int) -> None:
         for name in ("keys", "values"):
@@ -140,3 +149,8 @@ class State:
             self.documents = self.documents.index_select(0, rows)
         if self.positions is not None and self.positions.shape[0] > 1:
             self.positions = self.positions.index_select(0, rows)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that is allocated, in bytes."""
+        return sum(layer.nbytes for layer in self.layers)
