@@ -3,8 +3,8 @@
     python benchmarks/shakespeare_char.py TEXT [--recipe FILE.toml] [--set key=value ...] [--rounds 1] [--json]
 
 The yardstick is that setting (4 layers, 4 heads, 128 wide, blocks of 64, batches of 12, 2,000 steps of AdamW) in a
-plain PyTorch loop of its own, below. Ours is the Trainer with the model and the training that a recipe's [pretrain] table
-names, on bytes instead of the text's 65 characters (the text is ASCII: the same symbols, the same predictions).
+plain PyTorch loop of its own, below. Ours is the Trainer with the model and the training that a recipe's [pretrain]
+table names, on bytes instead of the text's 65 characters (the text is ASCII: the same symbols, the same predictions).
 
 Both train on the first 90 % of the text and are measured on the same 1,600 windows of 64, evenly spaced over the rest.
 Training time is the time of all steps, without measuring. Yardstick and recipe take turns in one process.

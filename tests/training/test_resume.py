@@ -1,5 +1,6 @@
 """Resumed = uninterrupted, bit for bit: after a stop, after Ctrl-C, after `kill -9` at a random moment."""
 
+import functools
 import json
 import os
 import random
@@ -19,6 +20,7 @@ from penjing.data.shards import Shards, write
 from penjing.errors import TrainingError
 from penjing.training.budget import Budget
 from penjing.training.metrics import read_metrics
+from penjing.training.objectives import next_token
 from penjing.training.schedules import Cosine
 from tests.training import tiny
 
@@ -179,6 +181,18 @@ def test_a_changed_run_is_refused_by_name(tmp_path, change, named):
     tiny.run(tmp_path, steps=2)
     with pytest.raises(TrainingError, match=f"holds another run: .*{named}"):
         tiny.run(tmp_path, **{"steps": 4, **change})
+
+
+def test_an_objective_with_settings_can_be_resumed(tmp_path):
+    """A partial function's text holds an address in memory, which differs in each process: its parts are compared."""
+    for chunk, refused in ((64, False), (64, False), (32, True)):
+        trainer = tiny.trainer(tmp_path, steps=2)
+        trainer.objective = functools.partial(lambda model, batch, chunk: next_token(model, batch), chunk=chunk)
+        if refused:
+            with pytest.raises(TrainingError, match=r"chunk was 64, is now 32"):
+                trainer.run()
+        else:
+            trainer.run()
 
 
 def test_changed_data_is_refused(tmp_path):

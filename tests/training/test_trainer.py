@@ -1,7 +1,9 @@
 """The loop: what it writes, shows, measures, and when it stops."""
 
+import errno
 import itertools
 import json
+import signal
 import struct
 import sys
 from types import SimpleNamespace
@@ -15,7 +17,7 @@ import penjing.training.trainer as trainer_module
 from penjing.errors import ConfigError, TrainingError
 from penjing.models.folder import load_model
 from penjing.training.budget import Budget
-from penjing.training.metrics import read_metrics
+from penjing.training.metrics import MetricsLog, read_metrics
 from penjing.training.objectives import Loss
 from penjing.training.schedules import WSD, Cosine, Linear
 from penjing.training.trainer import Trainer
@@ -216,6 +218,55 @@ def test_wandb_without_its_package_is_a_clear_error(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(TrainingError, match=r"pip install 'penjing\[wandb\]'"):
         tiny.run(tmp_path, wandb="project")
+
+
+def test_wandb_gets_the_same_numbers(tmp_path, monkeypatch):
+    """A stand-in for its package that writes down what it is told; after a resume the run has the same id."""
+    told = []
+    fake = SimpleNamespace(
+        init=lambda **settings: told.append(settings) or fake,
+        log=lambda values, step: told.append((step, values)),
+        finish=lambda: told.append("finished"),
+    )
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    tiny.run(tmp_path, steps=1, wandb="project")
+    tiny.run(tmp_path, steps=2, wandb="project")
+    first, (step, values), end, second = told[:4]
+    assert (first["project"], first["id"], end, step) == ("project", second["id"], "finished", 1)
+    assert values["train/loss"] == read_metrics(tmp_path / "metrics.jsonl")[0]["loss"]
+
+
+def test_a_full_disk_under_the_metrics_is_a_clear_error(tmp_path, monkeypatch):
+    """The file refuses what was buffered, as a full disk makes it do."""
+
+    def full():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    log = MetricsLog(tmp_path, 0)
+    log.write({"step": 1, "loss": 2.0})
+    monkeypatch.setattr(log, "_file", SimpleNamespace(flush=full))
+    with pytest.raises(TrainingError, match=r"metrics.jsonl could not be written \(No space left"):
+        log.flush()
+
+
+def test_a_validation_that_is_not_finite_stops_the_run(tmp_path):
+    with pytest.raises(TrainingError, match="the validation's loss is nan at step 3; there is no checkpoint yet"):
+        tiny.run(tmp_path, validate=lambda _: {"loss": float("nan")}, validate_every=3)
+
+
+def test_an_interrupt_before_the_first_step_can_be_resumed(tmp_path):
+    """The checkpoint of step 0 is valid JSON and resumes to the same weights as an uninterrupted run, exactly."""
+    trainer = tiny.trainer(tmp_path / "a")
+    first_save = trainer._checkpoints.newest
+    trainer._checkpoints.newest = lambda: signal.raise_signal(signal.SIGINT) or first_save()
+    assert trainer.run().step == 0
+    json.loads(
+        (tmp_path / "a" / "checkpoints" / "step-000000" / "trainer.json").read_text(), parse_constant=pytest.fail
+    )
+    one, other = tiny.trainer(tmp_path / "a"), tiny.trainer(tmp_path / "b")
+    one.run()
+    other.run()
+    assert all(torch.equal(a, b) for a, b in zip(one.model.parameters(), other.model.parameters(), strict=True))
 
 
 def test_a_torn_last_line_of_metrics_is_dropped(tmp_path):

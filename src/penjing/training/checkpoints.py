@@ -32,6 +32,7 @@ _RECORD = "trainer.json"
 _OPTIMIZER = "optimizer.safetensors"
 _RANDOM = "random.safetensors"
 _WEIGHTS = "model.safetensors"
+_KEYS = {"step", "tokens", "seconds", "loss", "validation", "precision", "threads", "data", "identity", "files"}
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class Checkpoints:
             tokenizer: saved beside the model, when there is one.
             optimizer: its state is saved.
             names: the optimizer's parameters by name.
-            record: what trainer.json shall say; it must hold `step` and may hold `score`.
+            record: what trainer.json shall say: `_KEYS` but the files, and perhaps a `score`.
 
         Raises:
             TrainingError: the disk is full or cannot be written; earlier checkpoints are untouched.
@@ -152,6 +153,8 @@ class Checkpoints:
         if path not in self._record_of:
             try:
                 record = read_json(path / _RECORD, CheckpointError)
+                if missing := _KEYS - record.keys():
+                    raise CheckpointError(f"{_RECORD} says nothing of {', '.join(sorted(missing))}")
                 for name, size in record["files"].items():
                     if (path / name).stat().st_size != size:
                         raise CheckpointError(f"{name} is incomplete")

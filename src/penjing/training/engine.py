@@ -12,7 +12,7 @@ count.
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,24 +20,10 @@ from torch.utils.checkpoint import checkpoint
 
 from penjing.errors import TrainingError
 from penjing.training.adamw import AdamW
+from penjing.training.interfaces import Batch
 from penjing.training.muon import Muon
 from penjing.training.objectives import Objective
 from penjing.training.weights import Weights
-
-
-class Batch(Protocol):
-    """What the engine needs to know of a batch; the objective knows the rest."""
-
-    @property
-    def tokens(self) -> Tensor:
-        """Token ids, `(batch, seq)`."""
-
-    @property
-    def origin(self) -> str:
-        """Where it came from, for error messages."""
-
-    def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on another device."""
 
 
 class NotFinite(Exception):

@@ -1,6 +1,7 @@
 """What makes a run the run it is. A checkpoint remembers it, and a resume that differs is refused by name."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -23,7 +24,9 @@ def describe(value: Any) -> Any:
         return [describe(inner) for inner in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    return getattr(value, "__name__", None) or str(value)
+    if isinstance(value, functools.partial):
+        return {"function": describe(value.func), "given": [*describe(value.args), describe(value.keywords)]}
+    return getattr(value, "__qualname__", None) or type(value).__qualname__  # no address in memory, which would change
 
 
 def describe_model(model: nn.Module) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What a run tells: each step to metrics.jsonl and the display, once its numbers have arrived from the device."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -84,7 +85,14 @@ class Journal:
         )
 
     def validation(self, spent: Spent, values: Mapping[str, float]) -> None:
-        """Writes down a validation."""
+        """Writes down a validation.
+
+        Raises:
+            NotFinite: one of its values is not finite.
+        """
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise NotFinite(f"the validation's {name} is {value} at step {spent.steps:.0f}")
         line = {"step": int(spent.steps), "seconds": round(spent.seconds, 4), "validation": dict(values)}
         self._metrics.write(line)
         told = ", ".join(f"{name} {value:.4f}" for name, value in values.items())

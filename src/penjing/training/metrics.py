@@ -9,6 +9,7 @@
 import json
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,38 +58,55 @@ class MetricsLog:
             config: what Weights & Biases shows as the run's configuration.
 
         Raises:
-            TrainingError: Weights & Biases was asked for and is not installed.
+            TrainingError: Weights & Biases was asked for and is not installed, or the folder cannot be written.
         """
         self.path = folder / "metrics.jsonl"
         truncate_metrics(self.path, resume_from)
-        self._file = self.path.open("a", encoding="utf-8")
+        with self._writing():
+            self._file = self.path.open("a", encoding="utf-8")
+            self._tensorboard = _TensorBoard(folder / "tensorboard", resume_from)
         self._flushed = time.monotonic()
-        self._tensorboard = _TensorBoard(folder / "tensorboard", resume_from)
         self._wandb = _start_wandb(folder, wandb_project, config) if wandb_project else None
 
     def write(self, line: Line) -> None:
-        """Adds a line; it reaches the disk within a second or so."""
-        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        """Adds a line; it reaches the disk within a second or so.
+
+        Raises:
+            TrainingError: the disk is full.
+        """
+        values = _flatten(line)
+        with self._writing():
+            self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            self._tensorboard.write(line["step"], values)
         if time.monotonic() - self._flushed > 1:
             self.flush()
-        values = _flatten(line)
-        self._tensorboard.write(line["step"], values)
         if self._wandb:
             self._wandb.log(values, step=line["step"])
 
     def flush(self) -> None:
         """Hands everything written to the operating system; done before each checkpoint."""
-        self._file.flush()
-        self._tensorboard.flush()
+        with self._writing():
+            self._file.flush()
+            self._tensorboard.flush()
         self._flushed = time.monotonic()
 
     def close(self) -> None:
         """Flushes and closes."""
-        self.flush()
-        self._file.close()
-        self._tensorboard.close()
+        with self._writing():
+            self._file.close()
+            self._tensorboard.close()
         if self._wandb:
             self._wandb.finish()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise TrainingError(
+                f"{self.path} could not be written ({error.strerror or error}); "
+                "free some space and run the same command again to go on from the last checkpoint"
+            ) from error
 
 
 class _TensorBoard:

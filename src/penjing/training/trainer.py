@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -32,7 +32,6 @@ from penjing.training.adamw import AdamW
 from penjing.training.budget import Budget, Spent
 from penjing.training.checkpoints import Checkpoint, Checkpoints, save_model
 from penjing.training.engine import (
-    Batch,
     Engine,
     NotFinite,
     compile_blocks,
@@ -40,6 +39,7 @@ from penjing.training.engine import (
     origins,
     recompute_activations,
 )
+from penjing.training.interfaces import Batch, Loader, Result
 from penjing.training.interrupt import Interrupt
 from penjing.training.journal import Journal, StepFacts
 from penjing.training.muon import Muon
@@ -48,44 +48,8 @@ from penjing.training.plots import plot_run
 from penjing.training.progress import choose_display, duration
 from penjing.training.schedules import WSD, Schedule
 
-
-class Loader(Protocol):
-    """Batches without end, whose position can be saved."""
-
-    def __next__(self) -> Any:
-        """The next batch."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """The position, as plain JSON."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes to a saved position."""
-
-
 _CHECKPOINT_SECONDS = 300.0
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a run ended."""
-
-    step: int
-    """Steps done, resumed ones included."""
-    loss: float
-    """Training loss of the last step."""
-    tokens: int
-    """Tokens read."""
-    seconds: float
-    """Wall-clock time, resumed runs included."""
-    stopped: str
-    """Why: "budget" or "interrupted"."""
-    checkpoint: Path
-    """The newest checkpoint."""
-    best: Path | None
-    """The checkpoint with the lowest validation loss."""
-    validation: Mapping[str, float]
-    """The last validation."""
 
 
 class Trainer:
@@ -310,7 +274,7 @@ class Trainer:
             self.config.wandb,
             identity.describe(self.config),
         )
-        if self._saved:
+        if self._saved and self._saved.step:
             journal.loss = self._saved.record["loss"]
         return journal
 
@@ -400,7 +364,7 @@ class Trainer:
             "step": int(self._spent.steps),
             "tokens": int(self._spent.tokens),
             "seconds": self._spent.seconds,
-            "loss": self._journal.loss,
+            "loss": self._journal.loss if self._spent.steps else None,  # NaN is no JSON
             "validation": self._validation,
             "score": self._score,
             "precision": self._precision,
