@@ -8,6 +8,7 @@ A training step costs three times as much: the backward pass is two products for
 Source of the count: Kaplan et al., "Scaling Laws for Neural Language Models", 2020, arXiv:2001.08361, table 1.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,7 @@ def as_table(description: Description) -> list[tuple[str, str]]:
         ("cache", f"{readable(d.cache_bytes_per_token_bf16)} a token in bf16"),
         (
             "FLOPs",
-            f"{d.flops_per_token / 1e6:,.1f} M a token, {d.flops_per_token_at_context / 1e6:,.1f} M at full context",
+            f"{d.flops_per_token / 1e6:,.1f} M a token, {d.flops_per_token_at_context / 1e6:,.1f} M at the end",
         ),
     ]
 
@@ -135,13 +136,9 @@ def readable(size: float) -> str:
     >>> readable(1_500_000)
     '1.4 MiB'
     """
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            break
-        size /= 1024
-    else:
-        unit = "TiB"
-    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+    units = ("B", "KiB", "MiB", "GiB", "TiB")
+    step = min(int(math.log(max(size, 1), 1024)), len(units) - 1)
+    return f"{size / 1024**step:.{min(step, 1)}f} {units[step]}"
 
 
 def as_json(description: Description) -> dict[str, Any]:

@@ -7,11 +7,13 @@ Query heads may share key and value heads in groups (grouped-query attention; on
 queries and keys may be normalised per head (QK-norm), a layer may look back `window` tokens only.
 
 Sources: Vaswani et al., "Attention Is All You Need", 2017, arXiv:1706.03762, section 3.2; Ainslie et al., "GQA", 2023,
-arXiv:2305.13245; Dehghani et al., "Scaling Vision Transformers to 22 Billion Parameters", 2023, arXiv:2302.05442 (QK-norm);
-Beltagy et al., "Longformer", 2020, arXiv:2004.05150 (window); Gemma Team, "Gemma 2", 2024, arXiv:2408.00118 (soft-cap).
+arXiv:2305.13245; Dehghani et al., "Scaling Vision Transformers to 22 Billion Parameters", 2023, arXiv:2302.05442,
+section 2 (QK-norm); Beltagy et al., "Longformer", 2020, arXiv:2004.05150 (window); Gemma Team, "Gemma 2", 2024,
+arXiv:2408.00118 (soft-cap).
 """
 
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -76,9 +78,8 @@ class Attention(nn.Module):
     def __init__(self, config: Config, width: int):
         super().__init__()
         self.config = config = config.resolved(width)
-        assert config.kv_heads is not None and config.head_dim is not None and config.scale is not None
-        self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
-        self.scale = config.scale
+        self.heads, self.kv_heads = config.heads, cast(int, config.kv_heads)
+        self.head_dim, self.scale = cast(int, config.head_dim), cast(float, config.scale)
         self.query = Linear(width, self.heads * self.head_dim, bias=config.bias)
         self.key = Linear(width, self.kv_heads * self.head_dim, bias=config.bias)
         self.value = Linear(width, self.kv_heads * self.head_dim, bias=config.bias)
