@@ -37,7 +37,7 @@ class IncrementalDecoder:
         """
         content = self._tokenizer.decode_bytes([id], skip_special=self._skip_special, at_start=self._at_start)
         # the first token of text uses up the start, even if it is nothing but SentencePiece's space
-        self._at_start = self._at_start and not content and self._tokenizer.is_special(id)
+        self._at_start = self._at_start and not content and not self._tokenizer.token_bytes(id)
         return self._decoder.decode(content)
 
     def flush(self) -> str:

@@ -13,7 +13,6 @@ never forge, the ids that begin and end a document, the chat template, and files
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -99,10 +98,7 @@ class Tokenizer:
         self.vocab_size = max(len(model.tokens), 1 + max(outside.values(), default=-1))
         self.bos_id, self.eos_id, self.pad_id = (self._id_of(name) for name in (bos, eos, pad))
         self._special_ids = frozenset(self.special_tokens.values())
-        # the bytes of tokens outside the model, where special ones have none, and where they have their names
-        self._silent = {number: text.encode() for text, number in self.added_tokens.items()}
-        self._spoken = self._silent | {number: text.encode() for text, number in self.special_tokens.items()}
-        self._silent |= dict.fromkeys(self.special_tokens.values(), b"")
+        self._added_ids = frozenset(self.added_tokens.values())
 
     def _check(self, outside: Mapping[str, int]) -> None:
         owners: dict[int, str] = {}
@@ -230,33 +226,48 @@ class Tokenizer:
         Raises:
             TokenizerError: an id is not in the vocabulary.
         """
-        outside = self._silent if skip_special else self._spoken
-        parts: list[bytes] = []
-        for is_outside, group in groupby(map(int, ids), key=outside.__contains__):
-            if is_outside:
-                parts += [outside[number] for number in group]
-                at_start = at_start and not any(parts)
-            else:
-                plain = [number for number in group if self._in_model(number)]
-                parts.append(self.model.decode_bytes(plain, at_start=at_start))
-                at_start = False
+        ids = list(map(int, ids))
+        if ids and not 0 <= min(ids) <= max(ids) < self.vocab_size:
+            wrong = next(number for number in ids if not 0 <= number < self.vocab_size)
+            raise TokenizerError(f"id {wrong} is outside the vocabulary of {self.vocab_size}")
+        table = self._silent if skip_special else self._spoken
+        parts = [table[number] for number in ids]
+        if at_start:  # the model may begin a text in its own way
+            first = next((place for place, part in enumerate(parts) if part), None)
+            if first is not None and not self._is_outside(ids[first]):
+                parts[first] = self.model.decode_bytes([ids[first]])
         return b"".join(parts)
-
-    def _in_model(self, number: int) -> bool:
-        """Whether the model gives this id its bytes; ids between the model's and the special ones stand for nothing."""
-        if not 0 <= number < self.vocab_size:
-            raise TokenizerError(f"id {number} is outside the vocabulary of {self.vocab_size}")
-        return number < len(self.model.tokens)
 
     def token_bytes(self, id: int) -> bytes:
         """The bytes that one id stands for in text; `b""` for a special token."""
-        if id in self._silent:
-            return self._silent[id]
-        return self.model.tokens[id] if self._in_model(id) else b""
+        if not 0 <= id < self.vocab_size:
+            raise TokenizerError(f"id {id} is outside the vocabulary of {self.vocab_size}")
+        return self._silent[id]
 
     def is_special(self, id: int) -> bool:
         """Whether an id is a special token's."""
         return id in self._special_ids
+
+    def _is_outside(self, id: int) -> bool:
+        return id in self._special_ids or id in self._added_ids
+
+    @cached_property
+    def _silent(self) -> list[bytes]:
+        """The bytes of each id, none for special tokens."""
+        table = [*self.model.tokens, *[b""] * (self.vocab_size - len(self.model.tokens))]
+        for text, number in self.added_tokens.items():
+            table[number] = text.encode()
+        for number in self._special_ids:
+            table[number] = b""
+        return table
+
+    @cached_property
+    def _spoken(self) -> list[bytes]:
+        """The bytes of each id, for special tokens those of their names."""
+        table = list(self._silent)
+        for text, number in self.special_tokens.items():
+            table[number] = text.encode()
+        return table
 
     def token_id(self, token: str) -> int | None:
         """The id of a special or added token, or of a text that is one token of the model; None when there is none."""
