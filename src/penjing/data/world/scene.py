@@ -16,6 +16,7 @@ from penjing.data.world.syntax import Phrase
 from penjing.data.world.vocabulary import Vocabulary, vocabulary
 
 T = TypeVar("T", Thing, Place, Word, Adjective, Name)
+A = TypeVar("A", Adjective, Word)
 
 GRAMMARS: dict[str, ModuleType] = {"en": grammar_en, "zh": grammar_zh}
 
@@ -103,25 +104,22 @@ class Scene:
         return chosen
 
     def colour(self, thing: Thing) -> Word:
-        """A colour that may be said of this thing here."""
-        colours = self.words.colours_of(thing) or self.words.colours
-        for _ in range(20):
-            colour = self.dice.often_early(colours)
-            if self.may("adjective", colour.en, thing.en):
-                return colour
-        while True:
-            colour = self.dice.often_early(self.words.colours)
-            if self.may("adjective", colour.en, thing.en):
-                return colour
+        """A colour that may be said of this thing here, a typical one if there is one."""
+        found = self._adjective(thing, self.words.colours_of(thing))
+        while found is None:
+            found = self._adjective(thing, self.words.colours)
+        return found
 
-    def quality(self, thing: Thing) -> Adjective:
-        """A quality that fits this thing and may be said of it here."""
-        fitting = self.words.qualities_of(thing)
-        for _ in range(20):
-            quality = self.dice.often_early(fitting)
-            if self.may("adjective", quality.en, thing.en):
-                return quality
-        return fitting[0] if self.testing else next(q for q in fitting if self.may("adjective", q.en, thing.en))
+    def quality(self, thing: Thing) -> Adjective | Word:
+        """A quality that fits this thing and may be said of it here; a colour where there is none."""
+        return self._adjective(thing, self.words.qualities_of(thing)) or self.colour(thing)
+
+    def _adjective(self, thing: Thing, pool: "tuple[A, ...]") -> "A | None":
+        for _ in range(20 if pool else 0):
+            adjective = self.dice.often_early(pool)
+            if self.may("adjective", adjective.en, thing.en):
+                return adjective
+        return None
 
     def described(self, thing: Thing, det: str = "a", adjectives: float = 0.5) -> Phrase:
         """The thing with a determiner and, with the given probability, an adjective or two."""

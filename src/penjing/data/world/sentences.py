@@ -30,28 +30,28 @@ _JOINED: tuple[Connective, ...] = (AND, BUT, BECAUSE)
 def noun_pair(scene: Scene) -> tuple[str, str]:
     """A noun phrase in English and Chinese: a red ball, three books, 一个红色的球, 三本书."""
     dice = scene.dice
-    thing = scene.thing(scene.words.portable)
     if dice.chance(0.4):
         while True:
-            n = dice.between(2, 10)
+            thing, n = scene.thing(), dice.between(2, 10)
             if scene.new("number of", n, thing.en):
                 break
-            thing = scene.thing(scene.words.portable)
         phrase = Phrase(thing, "count", number=n)
     else:
-        phrase = Phrase(thing, "a", (_new_adjective(scene, thing),))
+        thing, adjective = _new_description(scene, scene.words.portable)
+        phrase = Phrase(thing, "a", (adjective,))
     return grammar_en.noun_phrase(phrase), grammar_zh.noun_phrase(phrase)
 
 
-def _new_adjective(scene: Scene, thing: Thing) -> Adjective | Word:
-    """A colour or quality that is new with this thing; where it has none, one that may be said of it."""
+def _new_description(scene: Scene, things: tuple[Thing, ...]) -> tuple[Thing, Adjective | Word]:
+    """A thing of the pool and a colour or quality that is new with it."""
     dice = scene.dice
-    pool: tuple[Adjective | Word, ...] = (*scene.words.colours_of(thing), *scene.words.qualities_of(thing))
-    for _ in range(60):
-        adjective = dice.often_early(pool)
-        if scene.new("adjective", adjective.en, thing.en):
-            return adjective
-    raise ValueError(f"no adjective for {thing.en}")
+    while True:
+        thing = scene.thing(things)
+        pool: tuple[Adjective | Word, ...] = (*scene.words.colours_of(thing), *scene.words.qualities_of(thing))
+        for _ in range(8):
+            adjective = dice.often_early(pool)
+            if scene.new("adjective", adjective.en, thing.en):
+                return thing, adjective
 
 
 def sentence_pair(scene: Scene) -> tuple[str, str, int]:
@@ -92,9 +92,9 @@ def _clause(scene: Scene) -> Clause:
     subject = _subject(scene)
     x = dice.random()
     if x < 0.2:
-        thing = scene.thing(scene.words.artefacts)
+        thing, adjective = _new_description(scene, scene.words.artefacts)
         verb, tense = dice.pick(((HAVE, "present"), (WANT, "present"), (TAKES[0], "past"), (TAKES[1], "past")))
-        return Clause(subject, verb, Phrase(thing, "a", (_new_adjective(scene, thing),)), tense=tense)
+        return Clause(subject, verb, Phrase(thing, "a", (adjective,)), tense=tense)
     if x < 0.32:
         place = _new_place(scene, "place and verb", "be")
         return Clause(subject, BE_AT, place=place, tense="present")
@@ -103,16 +103,15 @@ def _clause(scene: Scene) -> Clause:
         place = _new_place(scene, "place and verb", verb.base)
         return Clause(subject, verb, place=place)
     if x < 0.55:
-        thing = scene.thing(scene.words.artefacts)
+        thing, adjective = _new_description(scene, scene.words.artefacts)
         while True:
             to = scene.name()
             if to is not subject:
                 break
-        thing_phrase = Phrase(thing, "the", (_new_adjective(scene, thing),))
-        return Clause(subject, dice.pick(GIVES), thing_phrase, to)
+        return Clause(subject, dice.pick(GIVES), Phrase(thing, "the", (adjective,)), to)
     if x < 0.63:
-        thing = scene.thing(scene.words.artefacts)
-        return Clause(Phrase(thing, "this"), BE_LIKE, quality=_new_adjective(scene, thing), tense="present", degree="")
+        thing, adjective = _new_description(scene, scene.words.artefacts)
+        return Clause(Phrase(thing, "this"), BE_LIKE, quality=adjective, tense="present")
     if x < 0.7:
         jobs = scene.words.remembered("jobs", lambda: tuple(p for p in scene.words.lexicon.people if p.kind == "job"))
         return Clause(scene.name(), BE_A, Phrase(dice.often_early(jobs), "a"), tense="present")
