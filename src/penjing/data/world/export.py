@@ -1,0 +1,81 @@
+"""The world written out as files: text to pretrain on and dialogues to instruct with, made on all cores.
+
+Each line depends on its own seed alone, so the files are the same whatever the number of processes.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+from penjing.data.world import dialogue, document
+from penjing.files import atomic_file
+
+_BATCH = 500
+_VALIDATION_SEEDS = 500_000_000  # unseen seeds of the same world start here; training never reaches them
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which lines to write: `count` of a kind, from seed `first` on."""
+
+    kind: str
+    first: int
+    count: int
+    languages: tuple[str, ...]
+
+    def batches(self) -> Iterator["Order"]:
+        """The same lines in pieces that are worth a process's while."""
+        for start in range(0, self.count, _BATCH):
+            yield Order(self.kind, self.first + start, min(_BATCH, self.count - start), self.languages)
+
+
+def write_world(
+    folder: Path,
+    *,
+    documents: int,
+    dialogues: int,
+    validation: int,
+    seed: int,
+    languages: tuple[str, ...] = ("en", "zh"),
+    workers: int = 1,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Path]:
+    """Writes `train.jsonl`, `validation.jsonl` (unseen seeds) and `dialogues.jsonl`; returns their paths by name.
+
+    `on_progress(done, all)` is called as lines are finished.
+    """
+    base = seed * 1_000_000_000
+    orders = {
+        "train": Order("document", base, documents, languages),
+        "validation": Order("document", base + _VALIDATION_SEEDS, validation, languages),
+        "dialogues": Order("dialogue", base, dialogues, languages),
+    }
+    total, done = documents + dialogues + validation, 0
+    paths = {}
+    # spawned, not forked: torch's threads do not survive a fork
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for name, order in orders.items():
+            paths[name] = folder / f"{name}.jsonl"
+            with atomic_file(paths[name]) as temporary, temporary.open("w", encoding="utf-8") as file:
+                for lines in pool.map(_write, order.batches()) if workers > 1 else map(_write, order.batches()):
+                    file.writelines(lines)
+                    done += len(lines)
+                    if on_progress:
+                        on_progress(done, total)
+    return paths
+
+
+def _write(order: Order) -> list[str]:
+    lines = []
+    for seed in range(order.first, order.first + order.count):
+        language = order.languages[seed % len(order.languages)]
+        if order.kind == "document":
+            record: dict[str, object] = {"text": document(seed, language=language)}
+        else:
+            item = dialogue(seed, language=language)
+            record = {"messages": list(item.messages), "skill": item.skill, "language": item.language}
+        lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+    return lines
