@@ -154,7 +154,7 @@ def test_lost_steps_are_told_and_done_again(tmp_path, capsys):
 
 
 class _Poisoned(tiny.CountingLoader):
-    """Its n-th batch has an id that the model does not know."""
+    """Fails at its n-th batch, as a damaged file would."""
 
     def __init__(self, number: int):
         super().__init__()
