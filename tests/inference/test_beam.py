@@ -16,16 +16,7 @@ MODEL = tiny.model(vocab=19, context=48)
 
 @pytest.fixture(scope="module")
 def theirs():
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    from penjing.models.families import family_of
-
-    family = family_of(MODEL.config)
-    fields = {k: v for k, v in family.expresses(MODEL.config).items() if k != "architectures"}
-    model = LlamaForCausalLM(LlamaConfig(**fields)).eval()
-    weights = dict(MODEL.named_parameters())
-    model.load_state_dict({name: stored.write(weights) for name, stored in family.table(MODEL).items()})
-    return model
+    return tiny.in_transformers(MODEL)
 
 
 @pytest.mark.parametrize("early", [True, False, "never"])

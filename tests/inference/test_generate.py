@@ -41,20 +41,11 @@ def test_cached_and_batched_equals_uncached_and_alone(model):
 
 def test_greedy_equals_transformers():
     """The same LLaMA weights in transformers, batch with left padding and an end token; the same ids."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    from penjing.models.families import family_of
-
-    fields = family_of(MODEL.config).expresses(MODEL.config)
-    theirs = LlamaForCausalLM(LlamaConfig(**{k: v for k, v in fields.items() if k != "architectures"})).eval()
-    table = family_of(MODEL.config).table(MODEL)
-    weights = dict(MODEL.named_parameters())
-    theirs.load_state_dict({name: stored.write(weights) for name, stored in table.items()})
     longest = max(map(len, PROMPTS))
     ids = torch.tensor([[0] * (longest - len(p)) + p for p in PROMPTS])
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in PROMPTS])
     stop = generate_ids(MODEL, PROMPTS[:1], GREEDY)[0].ids[9]
-    found = theirs.generate(
+    found = tiny.in_transformers(MODEL).generate(
         ids, attention_mask=mask, max_new_tokens=20, do_sample=False, pad_token_id=0, eos_token_id=stop
     )
     for row, completion in zip(found[:, longest:].tolist(), generate_ids(MODEL, PROMPTS, GREEDY, stop_ids={stop})):

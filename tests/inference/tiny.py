@@ -1,7 +1,10 @@
 """A tiny language model with large random weights, so that its distributions are far from flat; a tiny tokenizer."""
 
+from typing import Any
+
 import torch
 
+from penjing.models.families import family_of
 from penjing.models.language_model import LanguageModel
 from penjing.nn.attention import Attention
 from penjing.nn.block import Block
@@ -42,3 +45,15 @@ def model(
             if weight.dim() > 1:
                 weight.normal_(0.0, 0.25, generator=generator)
     return built.eval()
+
+
+def in_transformers(model: LanguageModel) -> Any:
+    """The same model in transformers."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    family = family_of(model.config)
+    fields = {name: value for name, value in family.expresses(model.config).items() if name != "architectures"}
+    theirs = LlamaForCausalLM(LlamaConfig(**fields)).eval()
+    weights = dict(model.named_parameters())
+    theirs.load_state_dict({name: stored.write(weights) for name, stored in family.table(model).items()})
+    return theirs

@@ -21,10 +21,11 @@ def chat(
     device: Device = "auto",
     precision: Precision = "auto",
 ) -> None:
-    r"""Talk with a model. It has the calculator as a tool.
+    """Talk with a model. It has the calculator as a tool.
 
-    Answers appear as they are made. Ctrl-C stops one, Ctrl-D leaves, /help shows the commands (/system, /reset, /save,
-    /set temperature 0.7, ...). Without a terminal each line of the input is a message.
+    Ctrl-C stops an answer, Ctrl-D leaves, /help shows the commands: /system, /reset, /save, /set temperature 0.7, ...
+
+    Without a terminal each line of the input is a message.
 
     Examples:
     \b

@@ -29,8 +29,7 @@ def evaluate(
 ) -> None:
     """Measure a model: perplexity and bits per byte of texts, accuracy on the world's held-out items, or both.
 
-    Without --data the skills are measured. Every token of a text is scored once, with at least context - stride tokens
-    before it where the text has them.
+    Without --data the skills are measured.
 
     Examples:
     \b

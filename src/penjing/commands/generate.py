@@ -46,13 +46,13 @@ def generate(
     precision: Precision = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
 ) -> None:
-    r"""Continue a text. Prints the continuation only.
+    """Continue a text. Prints the continuation only.
 
     Examples:
     \b
-      $ penjing generate runs/shakespeare/pretrain/model "To be, or not to be"
-      $ penjing generate MODEL "Once upon a time" --temperature 0 --max-new-tokens 100
-      $ penjing generate MODEL "Once" -n 3 --temperature 0.8 --top-p 0.95 --seed 1 --stop "\n\n"
+      $ penjing generate runs/shakespeare/pretrain/model "To be, or"
+      $ penjing generate MODEL "Once upon a time" --temperature 0
+      $ penjing generate MODEL "Once" -n 3 --top-p 0.95 --seed 1 --stop "\\n"
       $ penjing generate MODEL "Once" --beams 4 --logprobs 3 --json
     """
     from penjing.errors import GenerationError
