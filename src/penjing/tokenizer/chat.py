@@ -24,7 +24,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, takewhile
 from typing import Any, Literal, NotRequired, Required, TypedDict
 
 from jinja2 import Template, TemplateError
@@ -195,14 +195,18 @@ class ChatTemplate:
 
     @cached_property
     def _end_of_turn(self) -> list[int]:
-        """The special tokens, without a gap, that follow what the assistant says."""
+        """The special tokens that follow what the assistant says without a gap, amid a conversation and at its end."""
+        probe: list[Message] = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}]
         try:
-            probe = self._render([{"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}])
+            rendered = self._render([*probe, *probe])
         except TokenizerError:  # a template of another kind of conversation
             return []
-        said = probe.authors.rfind(author(1)) + 1
-        after = [token for token in probe.special if token[0] >= said]
-        return [token[2] for token in _adjacent(after)] if said else []
+        followers: list[list[int]] = []
+        for number in (1, 3):
+            said = rendered.authors.rfind(author(number))
+            after = _adjacent([token for token in rendered.special if token[0] > said >= 0])
+            followers.append([token[2] for token in after])
+        return [here for here, _ in takewhile(lambda pair: pair[0] == pair[1], zip(*followers, strict=False))]
 
     # text
 
@@ -313,7 +317,7 @@ def _runs(authors: str, one: str) -> list[tuple[int, int]]:
 
 def _adjacent(tokens: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
     """The first of `tokens` and those that follow it without a gap."""
-    count = 1
+    count = min(1, len(tokens))
     while count < len(tokens) and tokens[count][0] == tokens[count - 1][1]:
         count += 1
     return tokens[:count]

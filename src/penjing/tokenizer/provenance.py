@@ -19,12 +19,13 @@ import datetime
 import functools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import NoneType
 from typing import Any, SupportsIndex
 
-from jinja2 import TemplateError, nodes
+from jinja2 import Environment, TemplateError, Undefined, nodes
 from jinja2.compiler import CodeGenerator, Frame
 from jinja2.ext import Extension, loopcontrols
-from jinja2.filters import make_attrgetter
+from jinja2.filters import FILTERS, make_attrgetter
 from jinja2.parser import Parser
 from jinja2.runtime import Context, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -162,20 +163,23 @@ def traced(value: Any, authors: str) -> Any:
 
 
 def _found(value: Any) -> set[str]:
-    """The authors of all traced strings in `value`, the template apart."""
+    """The authors of all text in `value`, the template apart; `SOMEONE` if it is a thing that one cannot look into."""
     if isinstance(value, _Traced):
         return set(value._authors) - {TEMPLATE}
     if isinstance(value, Mapping):
         return _found([*value.keys(), *value.values()])
     if isinstance(value, list | tuple):
         return set().union(*map(_found, value))
-    return set()
+    return set() if isinstance(value, _TEXTLESS) else {SOMEONE}
 
 
-def settled(result: Any, inputs: Any) -> Any:
+_TEXTLESS = (str, int, float, NoneType, Undefined, Macro, Environment, Context, nodes.EvalContext)
+
+
+def _settled(result: Any, inputs: Any) -> Any:
     """A result that was not followed character by character: the work of whoever wrote the inputs."""
     if isinstance(result, list | tuple):
-        return [settled(item, inputs) for item in result]
+        return [_settled(item, inputs) for item in result]
     if not isinstance(result, str) or isinstance(result, _Traced):
         return result
     authors = _found(inputs)
@@ -184,10 +188,15 @@ def settled(result: Any, inputs: Any) -> Any:
     return _Traced(result, (authors.pop() if len(authors) == 1 else SOMEONE) * len(result))
 
 
+def _shown(value: Any) -> str:
+    """What a template writes for a value: strings as they are, a list of strings as the work of their authors."""
+    return value if isinstance(value, str) else _settled(str(value), value)
+
+
 class _Generator(CodeGenerator):
     def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:
         """The operator `~`: Jinja would join its operands into a plain string."""
-        self.write("environment.concat(map(str, (")
+        self.write("environment.concat(map(environment.finalize, (")
         for operand in node.nodes:
             self.visit(operand, frame)
             self.write(", ")
@@ -215,10 +224,10 @@ class TracingEnvironment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"%", "*"})
 
     def __init__(self) -> None:
-        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, loopcontrols])
+        extensions = [_GenerationTag, loopcontrols]
+        super().__init__(trim_blocks=True, lstrip_blocks=True, finalize=_shown, extensions=extensions)
         self.concat: Callable[[Iterable[str]], str] = lambda parts: joined(list(parts))
-        self.filters |= {"join": _join, "tojson": _to_json}
-        self.filters = {name: _guarded(function) for name, function in self.filters.items()}
+        self.filters = {name: _guarded(function) for name, function in self.filters.items()} | _FILTERS
         self.globals |= {"raise_exception": _raise, "strftime_now": lambda form: datetime.datetime.now().strftime(form)}
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
@@ -233,17 +242,20 @@ class TracingEnvironment(ImmutableSandboxedEnvironment):
         if type(owner) is str and _found((args, kwargs)):
             __obj = getattr(_Traced(owner, TEMPLATE * len(owner)), __obj.__name__)
         inputs = (owner if isinstance(owner, str) else None, args, kwargs)
-        return settled(super().call(__context, __obj, *args, **kwargs), inputs)
+        return _settled(super().call(__context, __obj, *args, **kwargs), inputs)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """The operators `%` and `*`."""
-        return settled(super().call_binop(context, operator, left, right), (left, right))
+        return _settled(super().call_binop(context, operator, left, right), (left, right))
 
 
 def _guarded(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter that may do anything with text: what it returns belongs to the authors of what it was given."""
+
     @functools.wraps(function)  # keeps the marks by which Jinja knows what to pass first
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        return settled(function(*args, **kwargs), (args, kwargs))
+        result = function(*args, **kwargs)
+        return _settled(str.__str__(result) if isinstance(result, _Traced) else result, (args, kwargs))
 
     return guarded
 
@@ -253,7 +265,16 @@ def _join(
     environment: TracingEnvironment, value: Iterable[Any], d: str = "", attribute: str | int | None = None
 ) -> str:
     items = map(make_attrgetter(environment, attribute), value) if attribute is not None else value
-    return joined([str(item) for item in items], d)
+    return joined([_shown(item) for item in items], d)
+
+
+def _replace(value: Any, old: str, new: str, count: int | None = None) -> str:
+    text = _shown(value)
+    return _Traced(text, authors_of(text)).replace(old, _shown(new), -1 if count is None else count)
+
+
+def _trim(value: Any, chars: str | None = None) -> str:
+    return _shown(value).strip(chars)
 
 
 def _to_json(
@@ -268,3 +289,22 @@ def _to_json(
 
 def _raise(message: str) -> None:
     raise TemplateError(message)
+
+
+_ELEMENTS = ["attr", "batch", "d", "default", "dictsort", "first", "groupby", "items", "last", "list", "map", "max"]
+_ELEMENTS += [
+    "min",
+    "random",
+    "reject",
+    "rejectattr",
+    "reverse",
+    "select",
+    "selectattr",
+    "slice",
+    "sort",
+    "sum",
+    "unique",
+]
+_FILTERS: dict[str, Callable[..., Any]] = {name: FILTERS[name] for name in _ELEMENTS}  # hand on what they are given
+_FILTERS |= {"join": _join, "replace": _replace, "string": _shown, "trim": _trim, "tojson": _guarded(_to_json)}
+"""Filters that keep authors by themselves."""
