@@ -1,13 +1,14 @@
 """Documents: the same knowledge and abilities as running text, for pretraining.
 
 A document is one of: a quiz told through (a text, then questions each with its answer, in one of several layouts);
-what is true of a thing or a kind of thing; a longer story of many verbs; sentences in both languages side by side;
-rows of numbers, days and sums.
+what is true of a thing or a kind of thing; records to look things up in; a longer story of many verbs; sentences in
+both languages side by side; rows of numbers, days and sums.
 """
 
 from penjing.data.world.conversation import new_scene
 from penjing.data.world.encyclopedia import entry
 from penjing.data.world.quiz import Quiz
+from penjing.data.world.records import record
 from penjing.data.world.rows import parallel, row
 from penjing.data.world.scene import Scene
 from penjing.data.world.skills import modules
@@ -29,13 +30,15 @@ def document(seed: int, *, split: str = "train", language: str | None = None) ->
     """
     scene = new_scene(seed, split, language, kind=0)
     x = scene.dice.random()
-    if x < 0.68:
+    if x < 0.62:
         return _questions(scene)
-    if x < 0.82:
+    if x < 0.75:
+        return record(scene)
+    if x < 0.86:
         return entry(scene)
-    if x < 0.92:
+    if x < 0.94:
         return parallel(scene)
-    if x < 0.96:
+    if x < 0.97:
         return story(scene)
     return row(scene)
 

@@ -59,11 +59,17 @@ class Scene:
 
     def name(self) -> Name:
         """A person's name of this split."""
-        return self.dice.pick(self.words.names[self.split])
+        names = self.words.names[self.split]
+        return self.dice.pick(names.listed if self.dice.random() < 0.5 else names.composed)
 
     def names(self, count: int) -> list[Name]:
         """Different people."""
-        return self.dice.sample(self.words.names[self.split], count)
+        found: list[Name] = []
+        while len(found) < count:
+            name = self.name()
+            if all(name.en != other.en and name.zh != other.zh for other in found):
+                found.append(name)
+        return found
 
     def word(self, entry: Thing | Place | Adjective | Word | Name) -> str:
         """The bare word in the scene's language."""
@@ -106,7 +112,7 @@ class Scene:
     def colour(self, thing: Thing) -> Word:
         """A colour that may be said of this thing here, a typical one if there is one."""
         found = self._adjective(thing, self.words.colours_of(thing))
-        while found is None:
+        while found is None or found.en in thing.en:
             found = self._adjective(thing, self.words.colours)
         return found
 

@@ -9,8 +9,8 @@ from functools import cache
 from itertools import chain, zip_longest
 from typing import TypeVar
 
-from penjing.data.world.lexicon import Adjective, Category, Lexicon, Name, Place, Thing, Verb, Word, lexicon
-from penjing.data.world.split import SPLITS
+from penjing.data.world.lexicon import Adjective, Category, Lexicon, Place, Thing, Verb, Word, lexicon
+from penjing.data.world.naming import Names, names_by_split
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ class Vocabulary:
     """Pools of words, by what they are drawn for."""
 
     lexicon: Lexicon
-    names: dict[str, tuple[Name, ...]]
+    names: dict[str, Names]
     things: tuple[Thing, ...]
     """All concrete nouns."""
     portable: tuple[Thing, ...]
@@ -77,7 +77,8 @@ class Vocabulary:
         if found is None:
             typical = thing.colours if self.ancestors[thing.category] & _GROWN else ()
             named = thing.en.split()  # no red red date
-            found = tuple(c for c in self.colours if c.en not in named and (not typical or c.en in typical))
+            others = tuple(c for c in self.colours if c.en not in named)
+            found = tuple(c for c in others if c.en in typical) or others
             self.coloured[thing.en] = found
         return found
 
@@ -119,15 +120,12 @@ def vocabulary() -> Vocabulary:
     def pool(wanted: Callable[[Thing], bool]) -> tuple[Thing, ...]:
         return _mixed(t for t in lex.things if wanted(t))
 
-    def is_word(n: Name) -> bool:  # Lily and Daisy would meet the flowers
-        return n.en.lower() in every_en or any(n.zh in word for word in every_zh)
-
     def carried(t: Thing) -> bool:
         return t.number == "count" and t.portable and t.size <= 5 and not ancestors[t.category] & _NOT_CARRIED
 
     return Vocabulary(
         lexicon=lex,
-        names={split: tuple(n for n in lex.named(split) if not is_word(n)) for split in SPLITS},
+        names=names_by_split(lex, every_en, every_zh),
         things=pool(lambda t: True),
         portable=pool(carried),
         artefacts=pool(lambda t: carried(t) and not ancestors[t.category] & _GROWN),
