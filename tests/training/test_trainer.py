@@ -19,6 +19,7 @@ from penjing.models.folder import load_model
 from penjing.training.budget import Budget
 from penjing.training.metrics import MetricsLog, read_metrics
 from penjing.training.objectives import Loss
+from penjing.training.plots import running_mean
 from penjing.training.schedules import WSD, Cosine, Linear
 from penjing.training.trainer import Trainer
 from tests.training import tiny
@@ -181,6 +182,12 @@ def test_plots_are_drawn(tmp_path):
         content = (tmp_path / name).read_bytes()
         assert content.startswith(b"\x89PNG\r\n\x1a\n")
         assert struct.unpack(">II", content[16:24]) == (960, 576)
+
+
+def test_a_smoothed_curve_does_not_lag():
+    """A straight line stays itself, to rounding; a single spike is spread evenly over its neighbours."""
+    assert running_mean([float(i) for i in range(50)], 5) == pytest.approx(list(range(50)))
+    assert running_mean([0.0, 0, 0, 3, 0, 0, 0], 1) == pytest.approx([0, 0, 1, 1, 1, 0, 0])
 
 
 def test_lines_tell_what_happens(tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,12 +76,17 @@ class Plot:
             )
 
     def _dress(self, axes: "Axes") -> None:
+        from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
         axes.set_title(self.title, fontsize=14, loc="left")
         axes.set_xlabel(self.x_label, fontsize=12)
         axes.set_ylabel(self.y_label, fontsize=12)
         axes.tick_params(labelsize=11)
         if self.log_x:
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes.xaxis.set_minor_locator(NullLocator())
         axes.grid(True, color="#dddddd", linewidth=0.8)
         axes.set_axisbelow(True)
         for side in ("top", "right"):
@@ -110,13 +116,13 @@ def plot_run(folder: Path, levels: Mapping[str, float] | None = None) -> list[Pa
     return paths
 
 
-def running_mean(values: Sequence[float], span: int) -> list[float]:
-    """An exponential running mean with a memory of about `span` values, fair from the first one on."""
-    keep, total, weight, means = 1 - 1 / max(1, span), 0.0, 0.0, []
-    for value in values:
-        total = keep * total + value
-        weight = keep * weight + 1
-        means.append(total / weight)
+def running_mean(values: Sequence[float], reach: int) -> list[float]:
+    """Each value's mean with its neighbours, up to `reach` on either side: it does not lag behind a slope."""
+    sums, last = [0.0, *accumulate(values)], len(values) - 1
+    means = []
+    for i in range(len(values)):
+        near = min(reach, i, last - i)  # the same on both sides, at the ends too
+        means.append((sums[i + near + 1] - sums[i - near]) / (2 * near + 1))
     return means
 
 
