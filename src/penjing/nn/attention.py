@@ -27,6 +27,8 @@ from penjing.nn.rope import Rope, rotate
 from penjing.nn.sequence import Sequence
 from penjing.nn.state import KVCache
 
+SMALL_CACHE = 2**18  # bfloat16 keys of a cache up to this many numbers are converted on a CPU: its float32 kernels win
+
 
 class Attention(nn.Module):
     """Causal self-attention. Shapes: `(batch, seq, width)` to the same."""
@@ -117,13 +119,18 @@ class Attention(nn.Module):
         if config.softcap is not None:
             visible = sequence.mask(config.window)
             return kernels.reference(query, key, value, visible, self.scale, config.softcap, dropout)
-        whole = sequence.start == 0 and sequence.queries > 1
-        if whole and not dropout and query.device.type == "cpu" and query.dtype == torch.bfloat16:
+        if query.device.type == "cpu" and query.dtype == torch.bfloat16:
+            if key.numel() < SMALL_CACHE and sequence.start:
+                return self._fused(query.float(), key.float(), value.float(), sequence, dropout).to(query.dtype)
             bias = sequence.bias(query.dtype, config.window)
-            assert bias is not None
-            return kernels.blocked(query, key, value, bias, self.scale)
-        causal = sequence.is_causal(config.window)
-        visible = None if causal else sequence.mask(config.window)
+            if sequence.start == 0 and bias is not None and not dropout:
+                return kernels.blocked(query, key, value, bias, self.scale)
+            return kernels.products(query, key, value, bias, self.scale, dropout)
+        return self._fused(query, key, value, sequence, dropout)
+
+    def _fused(self, query: Tensor, key: Tensor, value: Tensor, sequence: Sequence, dropout: float) -> Tensor:
+        causal = sequence.is_causal(self.config.window)
+        visible = None if causal else sequence.mask(self.config.window)
         return kernels.fused(query, key, value, visible, causal, self.scale, dropout)
 
     def new_state(self, batch: int, capacity: int, *, dtype: torch.dtype, device: torch.device) -> KVCache:

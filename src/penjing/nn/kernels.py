@@ -1,8 +1,14 @@
-"""The three ways in which attention is computed; all give the same numbers up to rounding.
+"""The ways in which attention is computed; all give the same numbers up to rounding.
 
-reference   einsum and softmax, one line per step: what the other two are tested against
-plain       the same as two batched matrix products, grouped heads without copies; fastest for short sequences on a CPU
-fused       PyTorch's fused kernels (flash attention): the scores are never held in memory
+    reference   einsum and softmax, a line per step: what the others are tested against
+    fused       PyTorch's fused kernels (flash attention): the scores are never held in memory
+    blocked     batched matrix products over the lower triangle alone, a block of queries at a time
+    products    batched matrix products over all scores, keys first: for few queries that look back into a cache
+
+Which is taken is a matter of measurement. On a GPU, and on a CPU in float32, it is the fused kernels. On a CPU in
+bfloat16, where those compute in float32 inside, the blocked products train 1.7 to 2.7 times as fast (forward and
+backward, 64 to 1,024 tokens), and one decoding step of 16 rows over 400 keys takes 1.0 ms by products, 3.7 ms fused
+(Zen 4, one thread).
 """
 
 import math
@@ -61,6 +67,24 @@ def fused(
         dropout_p=dropout,
         enable_gqa=query.shape[1] != key.shape[1],
     )
+
+
+def products(
+    query: Query,
+    key: Keys,
+    value: Keys,
+    bias: Float[Tensor, "rows 1 queries keys"] | None,
+    scale: float,
+    dropout: float = 0.0,
+) -> Query:
+    """Two batched products for each group of heads. `bias` is 0 where a key is seen and -infinity elsewhere."""
+    queries = query.shape[2]
+    rows = _rows(query.unflatten(1, (key.shape[1], -1)) * scale)  # (batch, kv_heads, group * queries, head_dim)
+    scores = (key @ rows.transpose(-1, -2)).transpose(-1, -2)  # (batch, kv_heads, group * queries, keys)
+    if bias is not None:
+        scores = (scores.unflatten(2, (-1, queries)) + bias[:, :, None]).flatten(2, 3)
+    weights = F.dropout(scores.softmax(dim=-1), dropout)
+    return _heads(weights @ value, queries)
 
 
 def blocked(

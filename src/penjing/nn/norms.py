@@ -67,7 +67,9 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
         """`x` with root mean square 1, scaled."""
-        return _RMSNorm.apply(x, self.weight, self.config.eps)
+        if torch.is_grad_enabled():
+            return _RMSNorm.apply(x, self.weight, self.config.eps)
+        return F.rms_norm(x, self.weight.shape, self.weight, self.config.eps)
 
 
 class _RMSNorm(torch.autograd.Function):

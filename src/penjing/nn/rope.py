@@ -221,9 +221,14 @@ def rotate(
         [a, b] cos + [b, a] sin  =  [a cos - b sin, b cos + a sin]
     """
     cos, sin, dim = cos[:, :, None], sin[:, :, None], cos.shape[-1]  # (rows, seq, 1, dim)
+    turn = _Rotation.apply if x.requires_grad else _turn
     if dim == x.shape[-1]:
-        return _Rotation.apply(x, cos, sin)
-    return torch.cat([_Rotation.apply(x[..., :dim], cos, sin), x[..., dim:]], dim=-1)
+        return turn(x, cos, sin)
+    return torch.cat([turn(x[..., :dim], cos, sin), x[..., dim:]], dim=-1)
+
+
+def _turn(x: Tensor, cos: Tensor, sin: Tensor, direction: int = 1) -> Tensor:
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin, value=direction)
 
 
 class _Rotation(torch.autograd.Function):
@@ -232,10 +237,10 @@ class _Rotation(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
-        return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
+        return _turn(x, cos, sin)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         cos, sin = ctx.saved_tensors
-        return torch.addcmul(grad * cos, grad.roll(grad.shape[-1] // 2, dims=-1), sin, value=-1), None, None
+        return _turn(grad, cos, sin, direction=-1), None, None
