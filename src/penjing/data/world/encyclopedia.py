@@ -27,7 +27,7 @@ def entry(scene: Scene) -> str:
 def _thing(scene: Scene) -> str:
     """Facts about a thing, and claims that are not held out."""
     dice, words, i = scene.dice, scene.words, int(scene.zh)
-    thing = dice.often_early(words.things, 3)
+    thing = dice.often_early(words.things, 8)
     said = [scene.g.capital(dice.pick(fact.statements[i])) for fact in facts_of(words, thing)]
     first, rest = said[0], said[1:]
     claims = [can_claim(thing, "fly"), can_claim(thing, "swim")]

@@ -67,7 +67,7 @@ def parallel(scene: Scene) -> str:
     for _ in range(scene.dice.between(2, 4)):
         en, zh = noun_pair(scene) if scene.dice.chance(0.3) else sentence_pair(scene)[:2]
         if scene.dice.chance(0.25):
-            entry = scene.dice.often_early(scene.words.things, 3)
+            entry = scene.dice.often_early(scene.words.things, 8)
             en, zh = entry.en, entry.zh
         lines.append(f"{zh} {en}" if scene.zh else f"{en} {zh}")
     return "\n".join(lines)

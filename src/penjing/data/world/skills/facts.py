@@ -25,7 +25,7 @@ def quiz(scene: Scene, questions: int) -> Quiz:
 def _open(scene: Scene) -> Question:
     dice, words, i = scene.dice, scene.words, int(scene.zh)
     while True:
-        thing = dice.often_early(words.things, 3)
+        thing = dice.often_early(words.things, 8)
         fact: Fact = dice.pick(facts_of(words, thing))
         if scene.new("asked", fact.kind, thing.en):
             break
@@ -69,7 +69,7 @@ def _draw(scene: Scene, wanted: bool) -> tuple[Claim, Thing] | None:
     dice, words = scene.dice, scene.words
     x = dice.random()
     if x < 0.6:
-        thing = dice.often_early(words.things, 3)
+        thing = dice.often_early(words.things, 8)
         if wanted:
             chain = words.lexicon.ancestors(thing.category)
             category = words.lexicon.category(dice.pick(chain))
@@ -80,5 +80,5 @@ def _draw(scene: Scene, wanted: bool) -> tuple[Claim, Thing] | None:
         thing = dice.often_early(words.animals)
         claim = can_claim(thing, dice.pick(("fly", "swim")))
         return None if claim is None else (claim, thing)
-    thing = dice.often_early(words.things, 3)
+    thing = dice.often_early(words.things, 8)
     return eat_claim(thing), thing

@@ -61,7 +61,7 @@ def _word(scene: Scene) -> Question:
         ),
     )
     while True:
-        entry = dice.often_early(pool, 3)
+        entry = dice.often_early(pool, 8)
         if scene.new("word", scene.language, entry.en):
             break
     also = tuple(entry.also) if not scene.zh else ()
