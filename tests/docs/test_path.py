@@ -1,0 +1,147 @@
+"""The learning path: both languages say the same, all that is named exists, checks tell right from wrong."""
+
+import importlib.util
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PATH = DOCS / "path"
+CHAPTERS = sorted(page for page in PATH.glob("*.md") if not page.name.endswith(".zh.md"))
+PAGES = sorted([*PATH.glob("*.md"), *DOCS.glob("index*.md")])
+OURS = ("01", "02", "03", "04", "05", "06")
+ANSWERS = Path(__file__).parent / "answers"
+
+MISTAKES = {
+    "01": [
+        ("left to right only", "min(found)[1]", "found[0][1]"),
+        ("no merges", "train as learn", "merge_pair as learn"),
+    ],
+    "02": [("not shifted", "tokens[:, 1:]", "tokens[:, :-1]"), ("no biases", "13 *", "4 *")],
+    "03": [
+        ("turned the other way", "crossed * torch", "-crossed * torch"),
+        (
+            "too little",
+            "ntk_theta  # noqa: F401",
+            "ntk_theta as lower\n\n\ndef ntk_theta(theta, dim, factor):\n    return lower(theta, 2 * dim, factor)",
+        ),
+    ],
+    "04": [
+        ("rounded down", "-(-8 * width // (3 * multiple))", "8 * width // (3 * multiple)"),
+        ("rows", "* gain", "* 2"),
+    ],
+    "05": [("upper left triangle", "tril(keys - queries)", "tril()"), ("keys alone", "2 * layers", "layers")],
+    "06": [
+        ("best fit of another kind", "import best_fit", "import efficiency as best_fit"),
+        ("no restart", "range(length)", "range(9, 9 + length)"),
+    ],
+}
+"""By chapter, for each of its two exercises in turn: what is wrong, what of our answers is replaced, and by what."""
+
+
+@pytest.fixture(params=OURS)
+def chapter(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def check(chapter: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    monkeypatch.syspath_prepend(str(PATH / "checks"))
+    spec = importlib.util.spec_from_file_location(f"check_{chapter}", PATH / "checks" / f"{chapter}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    sys.modules.pop("checking", None)
+
+
+def headings(text: str) -> list[int]:
+    """The levels of a page's headings, in order."""
+    return [len(mark) for mark in re.findall(r"^(#+) ", without_code(text), re.MULTILINE)]
+
+
+def blocks(text: str) -> list[str]:
+    return re.findall(r"^ *```.*?^ *```", text, re.MULTILINE | re.DOTALL)
+
+
+def without_code(text: str) -> str:
+    return re.sub(r"^ *```.*?^ *```", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def images(text: str) -> list[str]:
+    return re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text)
+
+
+@pytest.mark.parametrize("page", [*CHAPTERS, DOCS / "index.md"], ids=lambda page: page.name)
+def test_a_page_says_the_same_in_chinese(page: Path):
+    """Oracle: the English page. Headings of the same levels, the same pictures, the same code, output and equations."""
+    english = page.read_text(encoding="utf-8")
+    chinese = page.with_suffix(".zh.md").read_text(encoding="utf-8")
+    assert headings(chinese) == headings(english)
+    assert images(chinese) == images(english)
+    assert blocks(chinese) == blocks(english)
+    assert len(re.findall(r"[\u4e00-\u9fff]", without_code(chinese))) > 100
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_that_a_page_names_exists(page: Path):
+    """Links and pictures relative to the page; `src/...`, `docs/...` and the like from the project's root."""
+    text = page.read_text(encoding="utf-8")
+    links = [link.split("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+    named = re.findall(r"\b(?:src|docs|tests|recipes|benchmarks)/[\w./-]*\.(?:py|toml|md|png)", text)
+    missing = [link for link in links if link and not (page.parent / link).exists()]
+    missing += [name for name in named if not (ROOT / name).exists()]
+    assert not missing
+
+
+def test_each_chapter_has_its_parts(chapter: str):
+    """A picture, an experiment, a check, two exercises by the names that the check knows."""
+    (page,) = PATH.glob(f"{chapter}-*[!h].md")
+    text = page.read_text(encoding="utf-8")
+    assert f"images/{page.stem}.png" in text
+    assert f"docs/path/experiments/{page.stem.replace('-', '_')}.py" in text
+    assert f"docs/path/checks/{chapter}.py" in text
+    decided = re.findall(
+        r'checks\.exercise\("(\w+)"\)', (PATH / "checks" / f"{chapter}.py").read_text(encoding="utf-8")
+    )
+    assert len(decided) == 2
+    assert all(f"def {name}(" in text for name in decided)
+
+
+def test_our_own_code_is_a_right_answer(chapter: str, check: ModuleType, capsys: pytest.CaptureFixture[str]):
+    assert check.checks.main([str(ANSWERS / f"{chapter}.py")]) == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize("exercise", [0, 1])
+def test_a_wrong_answer_is_refused(
+    exercise: int, chapter: str, check: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """The mistake is found in the exercise that has it, and the other exercise is still right."""
+    _, right, wrong = MISTAKES[chapter][exercise]
+    text = (ANSWERS / f"{chapter}.py").read_text(encoding="utf-8")
+    assert right in text
+    (tmp_path / "answer.py").write_text(text.replace(right, wrong), encoding="utf-8")
+    assert check.checks.main([str(tmp_path / "answer.py")]) == 1
+    lines = sorted(capsys.readouterr().out.splitlines())
+    assert len(lines) == 2
+    assert lines[0].startswith("right"), lines
+    assert lines[1].startswith("wrong"), lines
+
+
+def test_a_check_without_an_answer_says_what_it_wants(
+    chapter: str, check: ModuleType, capsys: pytest.CaptureFixture[str]
+):
+    assert check.checks.main([]) == 2
+    assert "It defines" in capsys.readouterr().err
+
+
+def test_an_exercise_that_is_not_written_yet_is_named(chapter: str, check: ModuleType, tmp_path: Path, capsys):
+    (tmp_path / "answer.py").write_text("", encoding="utf-8")
+    assert check.checks.main([str(tmp_path / "answer.py")]) == 1
+    assert capsys.readouterr().out.count("not written yet") == 2
