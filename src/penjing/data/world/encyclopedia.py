@@ -147,7 +147,7 @@ def _season(scene: Scene) -> str:
 
 def _opposite(scene: Scene) -> str:
     """A pair of opposites, said without direction, so that neither question is answered in advance."""
-    pair = scene.dice.often_early(scene.words.lexicon.antonyms)
+    pair = scene.dice.often_early(scene.words.antonyms)
     a, b = (pair.zh, pair.zh_opposite) if scene.zh else (pair.en, pair.en_opposite)
     if scene.dice.chance(0.5):
         a, b = b, a

@@ -9,7 +9,7 @@ from functools import cache
 from itertools import chain, zip_longest
 from typing import TypeVar
 
-from penjing.data.world.lexicon import Adjective, Category, Lexicon, Place, Thing, Verb, Word, lexicon
+from penjing.data.world.lexicon import Adjective, Antonym, Category, Lexicon, Place, Thing, Verb, Word, lexicon
 from penjing.data.world.naming import Names, names_by_split
 
 T = TypeVar("T")
@@ -57,6 +57,8 @@ class Vocabulary:
     members: dict[str, tuple[Thing, ...]]
     """The things of each category, those of the categories within it included."""
     ancestors: dict[str, frozenset[str]]
+    antonyms: tuple[Antonym, ...]
+    """Pairs of opposites, without exclamations (yes, no), whose opposite one would not ask for."""
     weekdays: tuple[Word, ...]
     months: tuple[Word, ...]
     coloured: dict[str, tuple[Word, ...]] = field(default_factory=dict)
@@ -137,6 +139,7 @@ def vocabulary() -> Vocabulary:
         categories=tuple(c for c in lex.categories if len(members[c.key]) >= 5),
         members=members,
         ancestors=ancestors,
+        antonyms=tuple(pair for pair in lex.antonyms if pair.kind != "interjection"),
         weekdays=lex.of_kind("weekday"),
         months=lex.of_kind("month"),
     )

@@ -196,6 +196,8 @@ def _one_word(scene: Scene) -> Question:
     dice, g = scene.dice, scene.g
     things = scene.companions("things", scene.words.artefacts, 2)
     colours = [scene.colour(t) for t in things]
+    while colours[0] is colours[1]:
+        colours[1] = scene.colour(things[1])
     name = scene.name()
     both = Several(tuple(Phrase(t, "a", (c,)) for t, c in zip(things, colours, strict=True)))
     told = g.sentence(g.clause(Clause(name, HAVE, both, tense="present")))

@@ -22,7 +22,7 @@ def _opposite(scene: Scene) -> Question:
     """Asked in one direction in training where the other is held out; texts state each pair without direction."""
     dice = scene.dice
     while True:
-        pair = dice.often_early(scene.words.lexicon.antonyms)
+        pair = dice.often_early(scene.words.antonyms)
         forward = dice.chance(0.5)
         a, b = (pair.en, pair.en_opposite) if forward else (pair.en_opposite, pair.en)
         if scene.new("opposite", a, b):
