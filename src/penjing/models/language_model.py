@@ -95,7 +95,8 @@ class LanguageModel(nn.Module):
         state: State | None = None,
     ) -> Float[Tensor, "batch seq vocab"]:
         """Float32 logits of the token after each. Arguments as of `hidden`."""
-        return self.head(self.hidden(tokens, positions, documents, state))
+        with _gradients_unless(state):
+            return self.head(self.hidden(tokens, positions, documents, state))
 
     def hidden(
         self,
@@ -118,7 +119,7 @@ class LanguageModel(nn.Module):
         Raises:
             ConfigError: the text is longer than a model with learned positions can read.
         """
-        with torch.set_grad_enabled(torch.is_grad_enabled() and state is None):
+        with _gradients_unless(state):
             sequence = self._sequence(tokens, positions, documents, state)
             x = self.embedding(tokens)  # (batch, seq, width)
             if self.learned_positions is not None:
@@ -183,3 +184,8 @@ class LanguageModel(nn.Module):
             raise ConfigError(
                 f"position {last} is beyond the model's context of {self.config.context} tokens; shorten the text"
             )
+
+
+def _gradients_unless(state: State | None) -> torch.set_grad_enabled:
+    """Reading a state is inference: keys and values that it holds have no gradient, so nothing after them has."""
+    return torch.set_grad_enabled(torch.is_grad_enabled() and state is None)
