@@ -172,7 +172,7 @@ def test_the_template_of_a_real_model_gives_the_ids_of_transformers(data):
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(contents=st.lists(hard_text(), min_size=1, max_size=4))
 def test_the_default_template_is_chatml(contents):
     """Oracle: the format written out by hand; special tokens in the contents stay text."""
@@ -215,7 +215,7 @@ poison = st.lists(
 ).map("".join)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data_=st.data())
 def test_no_text_becomes_a_special_token(template, data_):
     """Oracle: the special tokens of the same conversation with harmless contents; under SentencePiece as well."""
@@ -299,7 +299,7 @@ def test_no_operation_of_a_template_turns_a_users_text_into_the_templates(operat
         assert tokenizer.chat.text(messages) == plain.render(messages=messages)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(data_=st.data())
 def test_every_character_keeps_its_author(data_):
     """Oracle: the text itself: the user writes small letters, the template everything else, through any operations."""
@@ -436,7 +436,7 @@ def test_a_token_across_the_border_is_learned():
     assert learned(tokenizer, messages) == ["\n\ny<|im_end|>"]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(first=hard_text(), second=hard_text())
 def test_normalized_text_is_masked_at_the_right_place(first, second):
     """With NFKC, texts change their length; oracle: the normalized words."""

@@ -54,7 +54,7 @@ def saved(tokenizer: tokenizers.Tokenizer, folder: Path) -> Path:
     return folder / "tokenizer.json"
 
 
-def same(ours: Tokenizer, theirs: tokenizers.Tokenizer, examples: int = 100) -> None:
+def same(ours: Tokenizer, theirs: tokenizers.Tokenizer, examples: int = 40) -> None:
     """Ids and text are equal on drawn texts, in which special tokens are tokens."""
 
     @settings(max_examples=examples, deadline=None, database=None)
@@ -85,10 +85,10 @@ def test_ids_equal_tokenizers_on_real_text(data, name, characters):
         ids = ours.encode(text, allow_special=True)
         assert ids == theirs.encode(text, add_special_tokens=False).ids, title
         assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=False), title
-    same(ours, theirs, 50)
+    same(ours, theirs)
 
 
-@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("name", [*(pytest.param(name, marks=pytest.mark.slow) for name in REAL[:2]), REAL[2]])
 def test_a_real_file_saved_again_gives_the_same_ids(data, tmp_path, name):
     """Oracle: tokenizers on the original file, exact, for what tokenizers and Penjing read in the saved one."""
     file = data / "tokenizer" / name
@@ -297,7 +297,7 @@ def _places(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | in
     return [path, *(place for key, item in items for place in _places(item, (*path, key)))]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data_=st.data())
 def test_a_damaged_tokenizer_json_is_an_error_or_a_tokenizer_but_never_a_crash(tmp_path_factory, data_):
     """Any one value in the file is replaced by any other."""
@@ -378,7 +378,7 @@ def test_ids_equal_tiktoken_on_real_text(data, name, characters):
     for title, text in corpus(data, characters):
         assert ours.encode(text) == theirs.encode(text, disallowed_special=()), title
 
-    @settings(max_examples=100, deadline=None, database=None)
+    @settings(max_examples=50, deadline=None, database=None)
     @given(text=hard_text())
     def check(text: str) -> None:
         assert ours.encode(text) == theirs.encode_ordinary(text)
@@ -410,7 +410,7 @@ def test_a_trained_vocabulary_goes_through_a_rank_file(tmp_path):
     ours = load(file, pattern="cl100k")
     theirs = library.Encoding("own", pat_str=LLAMA3, mergeable_ranks=load_tiktoken_bpe(str(file)), special_tokens={})
 
-    @settings(max_examples=100, deadline=None, database=None)
+    @settings(max_examples=50, deadline=None, database=None)
     @given(text=hard_text("tray", "landscape"))
     def check(text: str) -> None:
         assert ours.encode(text) == original.encode(text)
@@ -455,11 +455,10 @@ def test_the_pair_of_gpt2_is_read_and_written_as_it_was(data, tmp_path):
     """Oracles: tokenizers on GPT-2's tokenizer.json for the ids, the original pair for what is written."""
     folder = data / "tokenizer" / "gpt2"
     theirs = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-    for name in ("vocab.bpe", "encoder.json"):
-        ours = load(folder / name)
-        assert ours.special_tokens == {"<|endoftext|>": 50256}
-        for _, text in corpus(data, 500):
-            assert ours.encode(text, allow_special=True) == theirs.encode(text).ids
+    ours = load(folder / "encoder.json")
+    assert ours.special_tokens == {"<|endoftext|>": 50256}
+    for _, text in corpus(data, 500):
+        assert ours.encode(text, allow_special=True) == theirs.encode(text).ids
     gpt2.write(ours, tmp_path)
     assert (tmp_path / "vocab.bpe").read_bytes() == (folder / "vocab.bpe").read_bytes()
     assert json.loads((tmp_path / "encoder.json").read_bytes()) == json.loads((folder / "encoder.json").read_bytes())
@@ -500,7 +499,7 @@ def test_the_vocabulary_of_stories260k_is_read(data):
     assert tokenizer.decode([403, 407, 261, 378]) == "Once upon a time"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(cut=st.integers(0, 6226), byte=st.integers(0, 255), place=st.integers(0, 6226))
 def test_a_damaged_llama2c_file_is_an_error_or_a_tokenizer_but_never_a_crash(data, tmp_path_factory, cut, byte, place):
     content = bytearray((data / "weights" / "stories260K" / "tok512.bin").read_bytes())

@@ -64,7 +64,7 @@ def test_ids_and_text_equal_sentencepiece_on_real_text(real, data, characters):
         assert penjing(real).decode(ids) == processor(real).decode(ids) == text, name
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(text=hard_text("the ", "▁the", "    "))
 def test_ids_and_text_equal_sentencepiece_on_hard_strings(real, text):
     """Oracle: Google's library, exact; ▁ in the text comes back as a space there and here."""
@@ -96,7 +96,7 @@ def test_ids_equal_sentencepiece_whatever_the_model_was_trained_with(tmp_path, o
         theirs.pad_id(),
     ]
 
-    @settings(max_examples=150, deadline=None, database=None)
+    @settings(max_examples=60, deadline=None, database=None)
     @given(text=hard_text("<tool>", "<sep>", "the", "th", "  ", "tree"))
     def check(text):
         ids = ours.encode(text)
@@ -106,7 +106,7 @@ def test_ids_equal_sentencepiece_whatever_the_model_was_trained_with(tmp_path, o
     check()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(data_=st.data())
 def test_any_ids_decode_as_sentencepiece_does(small, data_):
     """Oracle: Google's library, exact, on ids in any order; no byte pieces, as it shows broken ones in its own way."""
@@ -116,7 +116,7 @@ def test_any_ids_decode_as_sentencepiece_does(small, data_):
     assert ours.decode(ids, skip_special=True) == theirs.decode(ids)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(text=hard_text())
 def test_text_comes_back_and_its_tokens_spell_it(small, text):
     """Any text survives, but for ▁, which is the space; the bytes of its tokens are those of the normalized text."""
@@ -196,7 +196,7 @@ def test_models_that_would_be_read_wrongly_are_refused(tmp_path, options, messag
         load(train(tmp_path, **options))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(cut=st.integers(0, 10**6), byte=st.integers(0, 255), place=st.integers(0, 10**6))
 def test_a_damaged_file_is_an_error_or_a_tokenizer_but_never_a_crash(small, tmp_path_factory, cut, byte, place):
     content = bytearray(small.read_bytes())

@@ -39,7 +39,7 @@ each = pytest.mark.parametrize("tokenizer", TOKENIZERS.values(), ids=TOKENIZERS.
 
 
 @each
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(data_=st.data(), skip_special=st.booleans(), at_start=st.booleans())
 def test_what_is_streamed_is_what_is_decoded_at_once(tokenizer, data_, skip_special, at_start):
     """For any ids whatever: broken characters, gaps in the vocabulary, special tokens amid a character."""
@@ -50,7 +50,7 @@ def test_what_is_streamed_is_what_is_decoded_at_once(tokenizer, data_, skip_spec
 
 
 @each
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(text=hard_text())
 def test_text_never_shows_half_a_character(tokenizer, text):
     """Every piece is whole: joined so far they are a prefix of the text, and the flush has nothing left."""
