@@ -63,8 +63,11 @@ def load_model(
     if place.is_file():
         return llama2c.load_model(place, device=device, dtype=dtype)
     family, config = read_config(place)
-    with torch.device("meta"):
-        model = config.build()
+    try:
+        with torch.device("meta"):
+            model = config.build()
+    except ConfigError as error:
+        raise CheckpointError(f"{place / CONFIG}: {error}") from None
     fill(model, read_weights(place, family, model, torch.device(device), dtype))
     return model.eval()
 

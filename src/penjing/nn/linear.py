@@ -5,12 +5,34 @@ on how many layers were built before. Here all randomness comes from the one gen
 is given.
 """
 
+from typing import Protocol
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Product(Protocol):
+    """Another way of computing a linear map's product, used while it is `active`."""
+
+    active: bool
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """`x W^T + b`."""
 
 
 class Linear(nn.Linear):
     """`y = x W^T + b`, zero until filled. Shapes: weight `(outputs, inputs)`, bias `(outputs,)`."""
+
+    packed: Product | None = None
+    """The weight in a layout for decoding steps, which alone switch it on (`inference.packing`)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The product, from the packed weight while decoding."""
+        packed = self.packed
+        if packed is not None and packed.active:
+            return packed(x)
+        return F.linear(x, self.weight, self.bias)
 
     def reset_parameters(self) -> None:
         """Zero instead of random."""

@@ -26,23 +26,21 @@ def read_rope(config: Fields, default_theta: float = 10_000.0) -> Rope.Config:
         raise CheckpointError(f"{fields.place}: the type is {kind!r}; Penjing reads {', '.join(SCALINGS)}")
     context = config.integer("max_position_embeddings", 2048)
     trained = config.values.get(ORIGINAL) or parameters.get(ORIGINAL)
-    fraction = parameters.get("partial_rotary_factor") or config.values.get("partial_rotary_factor") or 1.0
+    for place in (config, fields):
+        place.refuse("partial_rotary_factor", 1.0)
     return Rope.Config(
         theta=fields.number("rope_theta", default_theta),
         scaling=SCALINGS[kind](fields, context if trained is None or kind == "dynamic" else trained),
-        fraction=fraction,
     )
 
 
 def write_rope(rope: Rope.Config) -> dict[str, Any]:
     """A rope as config fields, for transformers 4 and 5 alike."""
     scaling = _write_scaling(rope.scaling)
-    partial = {} if rope.fraction == 1 else {"partial_rotary_factor": rope.fraction}
     return {
         "rope_theta": rope.theta,
         "rope_scaling": scaling,
-        "rope_parameters": {"rope_type": "default", "rope_theta": rope.theta, **partial, **(scaling or {})},
-        **partial,
+        "rope_parameters": {"rope_type": "default", "rope_theta": rope.theta, **(scaling or {})},
     }
 
 
