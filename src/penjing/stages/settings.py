@@ -78,7 +78,10 @@ class Training(Settings):
     """Peak, of hidden matrices with Muon, of everything with AdamW."""
     adamw_learning_rate: float | None = None
     """Peak of what Muon leaves to AdamW; by default the same."""
+    momentum: float = 0.95
+    """Muon's."""
     betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's."""
     weight_decay: float = 0.1
     schedule: Literal["constant", "cosine", "linear", "wsd"] = "wsd"
     warmup: float = 0.02
@@ -125,7 +128,9 @@ class Training(Settings):
             budget=Budget(self.steps, self.tokens, self.minutes),
             optimizer=adamw
             if self.optimizer == "adamw"
-            else Muon.Config(learning_rate=self.learning_rate, weight_decay=self.weight_decay, adamw=adamw),
+            else Muon.Config(
+                learning_rate=self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay, adamw=adamw
+            ),
             schedule=kind(**{name: value for name, value in shape.items() if name in kind.__dataclass_fields__}),
             accumulate=self.accumulate,
             grow=self.grow,
