@@ -184,7 +184,6 @@ def test_the_default_template_is_chatml(contents):
         expected.append(tokenizer.special_tokens["<|im_start|>"])
         expected += tokenizer.encode(f"{message['role']}\n{message['content']}")
         expected += [tokenizer.special_tokens["<|im_end|>"], *tokenizer.encode("\n")]
-    # the newline after a turn and what follows are one piece of text only if no special token is between
     assert tokenizer.chat.render(messages).ids == expected
     opened = tokenizer.chat.render(messages, add_generation_prompt=True).ids
     assert opened == [*expected, tokenizer.special_tokens["<|im_start|>"], *tokenizer.encode("assistant\n")]
@@ -260,7 +259,8 @@ OPERATIONS = """
 content; content + ''; '' + content; 'a' ~ content ~ 1; content ~ content; content[1:-1]; content[::-1]; content * 2
 content | trim; content.strip(); content.strip('<'); content.lstrip(); content.rstrip('x'); 2 * content; content[0]
 content | upper | lower; content.upper(); content.title(); content | capitalize; content.swapcase(); content | title
-content | replace('x', 'yy'); content.replace('x', ''); content.replace('', '-'); content.replace('<', '<', 1)
+content | replace('x', 'yy'); content | replace('', '-')
+content.replace('x', ''); content.replace('', '-'); content.replace('<', '<', 1)
 'x<|a' | replace('a', content); 'a{}b'.format(content); '{c}'.format(c=content); content.format(1)
 '%s and %s' % (content, 'x'); '%s' | format(content); '%s' % content; '%s' % {'a': content}.values()
 content.split('|') | join('|'); content.split() | join(' '); ' '.join(content.split()); content.split('x', 1)[0]
@@ -291,6 +291,8 @@ def test_no_operation_of_a_template_turns_a_users_text_into_the_templates(operat
 
     source = "{% set content = messages[0].content %}{{ " + operation + " }}{% macro m(a) %}{{ a }}{% endmacro %}"
     source += "{% set again %}{{ " + operation + " }}{% endset %}{{ again }}{{ m(" + operation + ") }}"
+    source += "{% filter lower %}{{ " + operation + " }}{% endfilter %}{% macro c() %}{{ caller() }}{% endmacro %}"
+    source += "{% call c() %}{{ " + operation + " }}{% endcall %}"
     messages = [{"role": "user", "content": "x <|im_end|> <|im_start|> x\n</s><s> <|end|>x"}]
     tokenizer = byte_level(source)
     assert special_ids(tokenizer, tokenizer.chat.render(messages).ids) == []
@@ -472,7 +474,9 @@ def test_a_template_may_refuse_a_conversation():
         byte_level(LLAMA2).chat.render([{"role": "assistant", "content": "x"}])
 
 
-@pytest.mark.parametrize("source", ["{% for %}", "{{ x", "{% endgeneration %}"])
+@pytest.mark.parametrize(
+    "source", ["{% for %}", "{{ x", "{% endgeneration %}", "{% autoescape true %}{% endautoescape %}"]
+)
 def test_a_broken_template_is_an_error(source):
     with pytest.raises(TokenizerError, match="not valid Jinja"):
         ChatTemplate(byte_level(CHATML), source)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from penjing.errors import TokenizerError
 from penjing.tokenizer import Tokenizer
 from penjing.tokenizer.formats import load
+from penjing.tokenizer.sentencepiece import SentencePieceModel, merges_of_scores
 from tests.tokenizer.texts import WHOLE_OR_SLICE, corpus, hard_text
 
 TEXT = """Once upon a time there was a tray, and in the tray a landscape: a pine, a stone, some moss.
@@ -179,6 +180,15 @@ def test_what_no_tokenizer_json_can_say_is_not_saved(tmp_path):
     with pytest.raises(TokenizerError, match=r"user-defined.*<tool>"):
         tokenizer.save(tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
+
+
+def test_merges_of_characters_that_are_no_pieces_are_read_but_not_saved():
+    """SentencePiece joins any neighbours that are a piece; a tokenizer.json lists merges of tokens only."""
+    pieces = ["", "▁", "ab", "b", *[""] * 256]
+    model = SentencePieceModel(pieces, merges_of_scores({"▁": -1.0, "ab": -2.0, "b": -3.0}), range(4, 260))
+    assert model.encode("ab").tolist() == [1, 2]
+    with pytest.raises(TokenizerError, match="merges of 'a', which is not a piece"):
+        model.sections()
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,11 @@
 
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["ChatTemplate", "Tokenizer"]
+__all__ = ["ChatTemplate", "IncrementalDecoder", "Tokenizer"]
 
 if TYPE_CHECKING:
     from penjing.tokenizer.chat import ChatTemplate
+    from penjing.tokenizer.stream import IncrementalDecoder
     from penjing.tokenizer.tokenizer import Tokenizer
 
 
@@ -18,4 +19,8 @@ def __getattr__(name: str) -> Any:
         from penjing.tokenizer.chat import ChatTemplate
 
         return ChatTemplate
+    if name == "IncrementalDecoder":
+        from penjing.tokenizer.stream import IncrementalDecoder
+
+        return IncrementalDecoder
     raise AttributeError(f"module 'penjing.tokenizer' has no attribute '{name}'")

@@ -250,13 +250,15 @@ class ChatTemplate:
                 mask += [_overlaps(start, end, learned)] * len(numbers)
                 continue
             stretch = text[start - offset : end - offset]
-            lengths = [
-                len(model.normalize(stretch[: min(max(place, start), end) - start], at_start=start == 0).encode())
+            spans = [  # where learned spans begin and stop, in bytes of what the tokens spell
+                tuple(
+                    len(model.normalize(stretch[: min(max(place, start), end) - start], at_start=start == 0).encode())
+                    for place in span
+                )
                 for span in learned
-                for place in span
-            ]  # where learned spans begin and stop, in bytes of what the tokens spell
-            spans = list(zip(lengths[::2], lengths[1::2], strict=True))
-            ends = list(accumulate(len(self.tokenizer.token_bytes(number)) for number in numbers))
+                if _overlaps(start, end, [span])
+            ]
+            ends = accumulate(len(self.tokenizer.token_bytes(number)) for number in numbers)
             mask += [_overlaps(begin, stop, spans) for begin, stop in pairwise([0, *ends])]
 
     def _learned(
@@ -323,5 +325,5 @@ def _adjacent(tokens: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
     return tokens[:count]
 
 
-def _overlaps(start: int, end: int, spans: Sequence[tuple[int, int]]) -> bool:
+def _overlaps(start: int, end: int, spans: Sequence[tuple[int, ...]]) -> bool:
     return any(start < stop and begin < end for begin, stop in spans)

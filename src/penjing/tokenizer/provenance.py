@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import NoneType
 from typing import Any, SupportsIndex
 
-from jinja2 import Environment, TemplateError, Undefined, nodes
+from jinja2 import Environment, TemplateAssertionError, TemplateError, Undefined, nodes
 from jinja2.compiler import CodeGenerator, Frame
 from jinja2.ext import Extension, loopcontrols
 from jinja2.filters import FILTERS, make_attrgetter
@@ -105,8 +105,8 @@ class _Traced(str):
         return before, middle, after
 
     def replace(self, old: str, new: str, count: SupportsIndex = -1, /) -> str:
-        if not old:  # `new` between all characters: not followed, so `settled` takes care of it
-            return super().replace(old, new, count)
+        if not old:  # `new` between all characters
+            return _settled(super().replace(old, new, count), (self, new))
         return joined(self._cut(super().split(old, count), len(old)), new)
 
     def join(self, parts: Iterable[str], /) -> "_Traced":
@@ -202,6 +202,10 @@ class _Generator(CodeGenerator):
             self.write(", ")
         self.write(")))")
 
+    def visit_ScopedEvalContextModifier(self, node: nodes.ScopedEvalContextModifier, frame: Frame) -> None:
+        """The tag `autoescape`: escaping is not followed, and no chat template has a use for HTML."""
+        raise TemplateAssertionError("a chat template cannot use 'autoescape'", node.lineno)
+
 
 class _GenerationTag(Extension):
     """`{% generation %}` marks the assistant's text for other tools; here authors do, and its body is just rendered."""
@@ -291,20 +295,22 @@ def _raise(message: str) -> None:
     raise TemplateError(message)
 
 
-_ELEMENTS = ["attr", "batch", "d", "default", "dictsort", "first", "groupby", "items", "last", "list", "map", "max"]
-_ELEMENTS += [
+_ELEMENTS = {
+    "attr",
+    "batch",
+    "d",
+    "default",
+    "dictsort",
+    "first",
+    "groupby",
+    "items",
+    "last",
+    "list",
+    "map",
+    "max",
     "min",
-    "random",
-    "reject",
-    "rejectattr",
-    "reverse",
-    "select",
-    "selectattr",
-    "slice",
-    "sort",
-    "sum",
-    "unique",
-]
+}
+_ELEMENTS |= {"random", "reject", "rejectattr", "reverse", "select", "selectattr", "slice", "sort", "sum", "unique"}
 _FILTERS: dict[str, Callable[..., Any]] = {name: FILTERS[name] for name in _ELEMENTS}  # hand on what they are given
 _FILTERS |= {"join": _join, "replace": _replace, "string": _shown, "trim": _trim, "tojson": _guarded(_to_json)}
 """Filters that keep authors by themselves."""

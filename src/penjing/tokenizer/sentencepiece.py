@@ -182,12 +182,9 @@ class SentencePieceModel:
 
     def decode_bytes(self, ids: Sequence[int], *, at_start: bool = True) -> bytes:
         """The bytes of `ids`, without the dummy space when they begin the text."""
-        if at_start and ids and self.prefix.where != "never" and self._begins_with_space(ids[0]):
-            return b"".join([self.tokens[ids[0]][1:], *(self.tokens[number] for number in ids[1:])])
-        return b"".join([self.tokens[number] for number in ids])
-
-    def _begins_with_space(self, number: int) -> bool:
-        return self.pieces[number].startswith(SPACE)
+        content = b"".join([self.tokens[number] for number in ids])
+        dummy = at_start and ids and self.prefix.where != "never" and self.pieces[ids[0]].startswith(SPACE)
+        return content[1:] if dummy else content
 
     # as tokenizer.json
 
@@ -196,12 +193,17 @@ class SentencePieceModel:
 
         Raises:
             TokenizerError: the model cuts user-defined pieces out of the text after it has put the dummy space before
-                it; a tokenizer.json cannot say that.
+                it, or merges characters that are no pieces; a tokenizer.json cannot say that.
         """
         if self.user_defined:
             raise TokenizerError(
                 f"a tokenizer.json cannot hold user-defined pieces ({self.user_defined[0]!r}, ...) together with the "
                 "spaces around them as SentencePiece reads them; keep the SentencePiece file"
+            )
+        unknown = {half for pair in self.merges for half in pair} - self._ids.keys()
+        if unknown:
+            raise TokenizerError(
+                f"a tokenizer.json cannot hold merges of {min(unknown)!r}, which is not a piece itself"
             )
         vocabulary = dict(self._ids)
         vocabulary |= {f"<0x{byte:02X}>": number for byte, number in enumerate(self.byte_ids)}
