@@ -13,6 +13,7 @@ import penjing
 from penjing.errors import CheckpointError, PenjingError
 from penjing.models.families import family_of
 from penjing.models.folder import load_model, read_config, read_generation, save
+from penjing.tokenizer import Tokenizer
 
 from ..nn.compositions import MODELS, build, tokens
 
@@ -258,12 +259,26 @@ def test_missing_and_broken_files_are_errors(folder, tmp_path):
 
 
 def test_saving_replaces_a_model_and_keeps_the_folders_other_files(folder):
+    """A README stays; a tokenizer stays unless another is given; weights in several files go."""
     (folder / "README.md").write_text("mine")
-    (folder / "tokenizer.json").write_text("stale")
+    (folder / "chat_template.jinja").write_text("old")
+    (folder / "model.safetensors.index.json").write_text("{}")
     save(folder, build(tied=True))
     assert (folder / "README.md").read_text() == "mine"
-    assert not (folder / "tokenizer.json").exists()
+    assert (folder / "chat_template.jinja").exists()
+    assert not (folder / "model.safetensors.index.json").exists()
     assert load_model(folder).config.tied
+    save(folder, build(vocab=300), Tokenizer.train(["a tray, a tree"], 260))
+    assert not (folder / "chat_template.jinja").exists() or (folder / "chat_template.jinja").read_text() != "old"
+    assert (folder / "README.md").read_text() == "mine"
+    model, tokenizer = penjing.load(folder)
+    assert (model.config.vocab, tokenizer.vocab_size) == (300, 260)
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_an_error(folder):
+    save(folder, build(), Tokenizer.train(["a tray, a tree"], 260))
+    with pytest.raises(CheckpointError, match="do not belong together"):
+        penjing.load(folder)
 
 
 def test_saving_never_takes_the_place_of_a_folder_that_is_no_model(tmp_path):

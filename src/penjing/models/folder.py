@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from penjing.tokenizer import Tokenizer
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
-OUR_FILES = re.compile(r"((generation_|tokenizer_)?config|tokenizer|special_tokens_map)\.json|.*\.safetensors(\..*)?")
+MODEL_FILES = re.compile(r"(generation_)?config\.json|.*\.safetensors(\..*)?")
+TOKENIZER_FILES = re.compile(
+    r"(tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json|merges\.txt|tokenizer\.model|.*\.jinja"
+)
 
 
 def load(
@@ -138,7 +141,7 @@ def save(
     if folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG).is_file():
         raise CheckpointError(f"{folder} holds files but no model; save to a new or empty folder")
     with atomic_folder(folder) as temporary:
-        _keep_other_files(folder, temporary)
+        _keep_other_files(folder, temporary, [MODEL_FILES] if tokenizer is None else [MODEL_FILES, TOKENIZER_FILES])
         write_into(temporary, model, tokenizer, generation=generation)
 
 
@@ -181,7 +184,7 @@ def _end_ids(tokenizer: "Tokenizer") -> list[int] | int | None:
     return distinct if len(distinct) > 1 else next(iter(distinct), None)
 
 
-def _keep_other_files(old: Path, new: Path) -> None:
+def _keep_other_files(old: Path, new: Path, replaced: list[re.Pattern[str]]) -> None:
     for item in old.iterdir() if old.is_dir() else ():
-        if not OUR_FILES.fullmatch(item.name):
+        if not any(pattern.fullmatch(item.name) for pattern in replaced):
             (shutil.copytree if item.is_dir() else shutil.copy2)(item, new / item.name)

@@ -99,15 +99,11 @@ class Attention(nn.Module):
         key = self.key(x).view(batch, seq, self.kv_heads, self.head_dim)
         value = self.value(x).view(batch, seq, self.kv_heads, self.head_dim)
         if self.query_norm is not None and self.key_norm is not None:
-            query, key = self.query_norm(query), self.key_norm(key)
+            query, key = self.query_norm(query).to(value.dtype), self.key_norm(key).to(value.dtype)
         if self.rope is not None:
-            cos, sin = sequence.rotation(self.rope, x.dtype)
+            cos, sin = sequence.rotation(self.rope, value.dtype)
             query, key = rotate(query, cos, sin), rotate(key, cos, sin)
-        query, key, value = (
-            query.transpose(1, 2),
-            key.transpose(1, 2),
-            value.transpose(1, 2),
-        )  # (batch, heads, seq, dim)
+        query, key, value = (heads.transpose(1, 2) for heads in (query, key, value))  # (batch, heads, seq, head_dim)
         if state is not None:
             key, value = state.append(key, value, sequence.start)  # (batch, kv_heads, keys, head_dim)
         mixed = self._attend(query, key, value, sequence)  # (batch, heads, seq, head_dim)
@@ -120,7 +116,7 @@ class Attention(nn.Module):
             visible = sequence.mask(config.window)
             return kernels.reference(query, key, value, visible, self.scale, config.softcap, dropout)
         if query.device.type == "cpu" and query.dtype == torch.bfloat16:
-            if key.numel() < SMALL_CACHE and sequence.start:
+            if sequence.start and (key.numel() < SMALL_CACHE or sequence.queries > kernels.BLOCK):
                 return self._fused(query.float(), key.float(), value.float(), sequence, dropout).to(query.dtype)
             bias = sequence.bias(query.dtype, config.window)
             if sequence.start == 0 and bias is not None and not dropout:

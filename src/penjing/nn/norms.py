@@ -67,7 +67,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
         """`x` with root mean square 1, scaled."""
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or x.dtype != self.weight.dtype:
             return _RMSNorm.apply(x, self.weight, self.config.eps)
         return F.rms_norm(x, self.weight.shape, self.weight, self.config.eps)
 

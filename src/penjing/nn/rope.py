@@ -18,7 +18,7 @@ k, 2 k + 1).
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -35,7 +35,13 @@ def frequencies(theta: float, dim: int) -> Float[Tensor, " half"]:
 
 
 class Scaling(Protocol):
-    """A way of lowering frequencies."""
+    """A way of lowering frequencies.
+
+    Attributes:
+        by_length: whether the frequencies depend on the length of the text at hand.
+    """
+
+    by_length: ClassVar[bool]
 
     @property
     def attention_factor(self) -> float:
@@ -51,7 +57,8 @@ class LinearScaling:
 
     factor: float
     """Longest text over trained context."""
-    attention_factor = 1.0
+    attention_factor: ClassVar[float] = 1.0
+    by_length: ClassVar[bool] = False
 
     def scale(self, theta: float, dim: int, length: int | None) -> Float[Tensor, " half"]:
         """All frequencies lowered alike."""
@@ -78,7 +85,8 @@ class DynamicScaling:
     """How steeply the scaling grows with the length."""
     original_context: int
     """The trained context."""
-    attention_factor = 1.0
+    attention_factor: ClassVar[float] = 1.0
+    by_length: ClassVar[bool] = True
 
     def scale(self, theta: float, dim: int, length: int | None) -> Float[Tensor, " half"]:
         """The frequencies for a text of `length` tokens."""
@@ -106,6 +114,7 @@ class YarnScaling:
     """Weight of ln(factor) in its denominator."""
     truncate: bool = True
     """Whether the ramp begins and ends at whole indices."""
+    by_length: ClassVar[bool] = False
 
     @property
     def attention_factor(self) -> float:
@@ -147,7 +156,8 @@ class Llama3Scaling:
     """Wavelengths below `original_context / high_freq_factor` are short."""
     original_context: int
     """The trained context."""
-    attention_factor = 1.0
+    attention_factor: ClassVar[float] = 1.0
+    by_length: ClassVar[bool] = False
 
     def scale(self, theta: float, dim: int, length: int | None) -> Float[Tensor, " half"]:
         """Kept at the fast end, interpolated at the slow end."""
@@ -193,7 +203,7 @@ class Rope(nn.Module):
         self, positions: Int[Tensor, "rows queries"], dtype: torch.dtype
     ) -> tuple[Float[Tensor, "rows queries dim"], Float[Tensor, "rows queries dim"]]:
         """Cosines and sines at `positions`, computed in float32."""
-        if isinstance(self.config.scaling, DynamicScaling):
+        if self.config.scaling is not None and self.config.scaling.by_length:
             self.frequencies = self._at(int(positions.max()) + 1)
         if self.frequencies.device != positions.device:
             self.frequencies = self.frequencies.to(positions.device)

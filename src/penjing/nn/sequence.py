@@ -46,24 +46,23 @@ class Sequence:
 
     def is_causal(self, window: int | None) -> bool:
         """Whether the mask is the plain lower triangle, which kernels know without being given one."""
-        return self.start == 0 and self.documents is None and (window is None or window >= self.keys)
+        return self.start == 0 and self.documents is None and self._limit(window) is None
 
     def mask(self, window: int | None = None) -> Bool[Tensor, "rows 1 queries keys"] | None:
         """True where a query sees a key; None when every query sees every key."""
-        unlimited = window is None or window >= self.keys
-        if self.documents is None and self.queries == 1 and unlimited:
+        window = self._limit(window)
+        if self.documents is None and self.queries == 1 and window is None:
             return None
-        key = None if unlimited else window
-        if key not in self._masks:
-            self._masks[key] = self._visible(key)
-        return self._masks[key]
+        if window not in self._masks:
+            self._masks[window] = self._visible(window)
+        return self._masks[window]
 
     def bias(self, dtype: torch.dtype, window: int | None = None) -> Float[Tensor, "rows 1 queries keys"] | None:
         """The mask as numbers to add to scores: 0 where a key is seen, -infinity elsewhere."""
         mask = self.mask(window)
         if mask is None:
             return None
-        key = (window, dtype)
+        key = (self._limit(window), dtype)
         if key not in self._biases:
             zeros = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
             self._biases[key] = zeros.masked_fill_(~mask, float("-inf"))
@@ -75,6 +74,9 @@ class Sequence:
         if key not in self._rotations:
             self._rotations[key] = rope(self.positions, dtype)
         return self._rotations[key]
+
+    def _limit(self, window: int | None) -> int | None:
+        return None if window is None or window >= self.keys else window
 
     def _visible(self, window: int | None) -> Bool[Tensor, "rows 1 queries keys"]:
         device = self.positions.device

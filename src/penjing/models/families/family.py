@@ -4,6 +4,7 @@ A family holds no layer code. It says which composition a `config.json` of its `
 written as such a config, and under which names and in which layout the weights are stored.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar
@@ -41,7 +42,7 @@ class Fields:
     def number(self, name: str, default: Any = REQUIRED) -> float:
         """A number."""
         value = self._get(name, default)
-        if not isinstance(value, int | float) or isinstance(value, bool):
+        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
             raise CheckpointError(f"{self.place}: '{name}' is {value!r}; a number is needed")
         return float(value)
 
