@@ -5,6 +5,9 @@ what is true of a thing or a kind of thing; records to look things up in; a long
 both languages side by side; rows of numbers, days and sums.
 """
 
+from collections.abc import Callable
+from functools import cache
+
 from penjing.data.world.conversation import new_scene
 from penjing.data.world.encyclopedia import entry
 from penjing.data.world.quiz import Quiz
@@ -29,18 +32,13 @@ def document(seed: int, *, split: str = "train", language: str | None = None) ->
         DataError: the split or the language is unknown, or the seed is negative.
     """
     scene = new_scene(seed, split, language, kind=0)
-    x = scene.dice.random()
-    if x < 0.62:
-        return _questions(scene)
-    if x < 0.75:
-        return record(scene)
-    if x < 0.86:
-        return entry(scene)
-    if x < 0.94:
-        return parallel(scene)
-    if x < 0.97:
-        return story(scene)
-    return row(scene)
+    return scene.dice.pick(_in_hundred())(scene)
+
+
+@cache
+def _in_hundred() -> tuple[Callable[[Scene], str], ...]:
+    """Each kind of document as often as it comes in a hundred."""
+    return tuple(kind for kind, share in _MIX for _ in range(share))
 
 
 def _questions(scene: Scene) -> str:
@@ -63,3 +61,14 @@ def told_through(scene: Scene, quiz: Quiz) -> str:
         else:
             lines.append(scene.g.SPACE.join([q.text, *said, q.answer]))
     return ("\n" if x < 0.75 or quiz.questions[0].before else scene.g.SPACE).join(lines)
+
+
+_MIX: tuple[tuple[Callable[[Scene], str], int], ...] = (
+    (_questions, 57),
+    (record, 18),
+    (entry, 11),
+    (parallel, 8),
+    (story, 3),
+    (row, 3),
+)
+"""How many of a hundred documents are of each kind."""

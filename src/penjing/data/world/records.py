@@ -12,7 +12,7 @@ _AGAIN = {"en": ("Again: ", "Once more: ", "Copy: "), "zh": ("再来一遍：", 
 
 def record(scene: Scene) -> str:
     """A list with look-ups in another order, or a row of words or digits and its copy."""
-    return _dictation(scene) if scene.dice.chance(0.35) else _table(scene)
+    return _dictation(scene) if scene.dice.chance(0.5) else _table(scene)
 
 
 def _dictation(scene: Scene) -> str:
