@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from penjing.errors import GenerationError
+from penjing.inference import packing
 from penjing.inference.sampling import Sampler, Sampling
 
 if TYPE_CHECKING:
@@ -91,6 +92,8 @@ class Decoding:
         self._rows = list(range(len(prompts) * samples))  # the row of each line of the batch
         self._left = [room for room in rooms for _ in range(samples)]  # new tokens still allowed, by row
         self._growing = set(self._rows)
+        self._packed = packing.packed_before(model, len(self._rows))
+        self._steps = 0
         self._newest: Tensor | None = None  # (batch, 1)
 
     @property
@@ -112,7 +115,11 @@ class Decoding:
         if not self._growing:
             return []
         with evaluation_mode(self.model):
-            logits = self._prefill() if self._newest is None else self._advance(self._newest)
+            if self._newest is None:
+                logits = self._prefill()
+            else:
+                logits = self._advance(self._newest)
+        self._steps += 1
         chosen = self._sampler.choose(logits)  # (batch,)
         self._newest = chosen[:, None]
         ids = chosen.tolist()
@@ -158,7 +165,10 @@ class Decoding:
             self._sampler.select(lines, index)
             self._rows = [self._rows[line] for line in lines]
             newest = newest[index]
-        return self.model.head(self.model.hidden(newest, state=self.state))[:, 0]
+        if self._steps == packing.STEPS_BEFORE and not self._packed:
+            self._packed = packing.pack(self.model, len(self._rows))
+        with packing.using(self._packed):
+            return self.model.head(self.model.hidden(newest, state=self.state))[:, 0]
 
 
 def check_prompts(prompts: Sequence[Sequence[int]], sampling: Sampling, vocab: int, context: int) -> list[int]:
