@@ -102,6 +102,8 @@ def test_several_expressions_cut_one_after_another(text):
 
 def test_no_expression_leaves_the_text_whole():
     assert scanned(SplitPattern.of([]), b"one two") == [b"one two"]
+    assert scanned(SplitPattern.of([]), b"one two", 3, 3, 7, 7) == [b"one", b" two"]
+    assert scanned(SplitPattern.of([]), b"", 0) == []
 
 
 def test_tiktoken_and_tokenizers_ways_of_writing_a_pattern_are_recognised():

@@ -43,9 +43,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from penjing.errors import TokenizerError, nearest
-from penjing.tokenizer.encoding import FastEncoder, merges_of_ranks
+from penjing.tokenizer.encoding import FastEncoder
 from penjing.tokenizer.patterns import SplitPattern
 from penjing.tokenizer.scan import chunk_ends, utf8
+from penjing.tokenizer.tables import NO_TOKEN, merges_of_ranks
 
 _PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 BYTE_ORDER = bytes(_PRINTABLE + [byte for byte in range(256) if byte not in _PRINTABLE])
@@ -203,7 +204,7 @@ class BytePairModel:
         """The ids of UTF-8 text, or of any other bytes: `decode_bytes` gives exactly them again. Not normalized."""
         array = np.frombuffer(data, dtype=np.uint8)
         ids = self._encoder.encode(array, chunk_ends(self.pattern, array, np.array([len(array)])))
-        if len(ids) and int(ids.min()) < 0:
+        if len(ids) and int(ids.max()) == NO_TOKEN:
             raise TokenizerError("the text holds a byte that this vocabulary has no token for")
         return ids
 

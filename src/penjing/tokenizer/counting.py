@@ -15,18 +15,37 @@ _FIRST_BYTES = 1 << 18
 
 
 @njit(cache=True, nogil=True)
+def word_at(data, p, length):  # type: ignore[no-untyped-def]
+    """The first eight, or `length`, bytes at `p` as one number, the first byte lowest."""
+    word = np.uint64(0)
+    if p + 8 <= len(data):
+        for i in range(8):  # the compiler makes one load of these
+            word |= np.uint64(data[p + i]) << np.uint64(8 * i)
+        if length < 8:
+            word &= (np.uint64(1) << np.uint64(8 * length)) - np.uint64(1)
+    else:
+        for i in range(min(length, 8)):
+            word |= np.uint64(data[p + i]) << np.uint64(8 * i)
+    return word
+
+
+@njit(cache=True, nogil=True)
 def hash_bytes(data, start, end):  # type: ignore[no-untyped-def]
     """A 64-bit hash of `data[start:end]`, eight bytes at a time; all its bits are good for a mask."""
     h = np.uint64(end - start)
-    p = start
-    while p < end:
-        word = np.uint64(0)
-        for q in range(p, min(p + 8, end)):
-            word = word << np.uint64(8) | np.uint64(data[q])
-        h = (h ^ word) * np.uint64(0x9E3779B97F4A7C15)
+    for p in range(start, end, 8):
+        h = (h ^ word_at(data, p, end - p)) * np.uint64(0x9E3779B97F4A7C15)
         h ^= h >> np.uint64(32)
-        p += 8
     return h
+
+
+@njit(cache=True, nogil=True)
+def same_bytes(one, at_one, two, at_two, length):  # type: ignore[no-untyped-def]
+    """Whether `length` bytes are the same in both."""
+    i = 0
+    while i < length and one[at_one + i] == two[at_two + i]:
+        i += 1
+    return i == length
 
 
 @njit(cache=True, nogil=True)
@@ -37,7 +56,7 @@ def _add(data, ends, weights, first, slots, hashes, offsets, counts, content, si
     """
     mask = np.uint64(len(slots) - 1)
     entries, used = sizes[0], sizes[1]
-    start = ends[first - 1] if first > 0 else 0
+    start = ends[first - 1] if first > 0 else np.int64(0)
     for chunk in range(first, len(ends)):
         end = ends[chunk]
         length = end - start
@@ -53,21 +72,19 @@ def _add(data, ends, weights, first, slots, hashes, offsets, counts, content, si
                 slots[slot] = entries
                 hashes[entries] = h
                 counts[entries] = weight
-                content[used : used + length] = data[start:end]
+                for i in range(length):
+                    content[used + i] = data[start + i]
                 used += length
                 entries += 1
                 offsets[entries] = used
                 break
-            if hashes[entry] == h and offsets[entry + 1] - offsets[entry] == length:
-                at = offsets[entry]
-                same = True
-                for i in range(length):
-                    if content[at + i] != data[start + i]:
-                        same = False
-                        break
-                if same:
-                    counts[entry] += weight
-                    break
+            if (
+                hashes[entry] == h
+                and offsets[entry + 1] - offsets[entry] == length
+                and same_bytes(content, offsets[entry], data, start, length)
+            ):
+                counts[entry] += weight
+                break
             slot = (slot + np.uint64(1)) & mask
         start = end
     sizes[0], sizes[1] = entries, used
@@ -100,8 +117,10 @@ class ChunkCounter:
 
     @property
     def content(self) -> NDArray[np.uint8]:
-        """The different chunks one after another, in the order in which they were first seen."""
-        return self._content[: self._sizes[1]]
+        """The different chunks one after another, in the order in which they were first seen; to be read only."""
+        content = self._content[: self._sizes[1]]
+        content.setflags(write=False)
+        return content
 
     @property
     def ends(self) -> NDArray[np.int64]:

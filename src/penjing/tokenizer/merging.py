@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-_NONE = -1
+_NONE = np.int64(-1)
 
 
 @njit(cache=True, nogil=True)
@@ -92,8 +92,8 @@ def _pairs_of_bytes(symbols, ends, counts):  # type: ignore[no-untyped-def]
     totals = np.zeros(1 << 16, dtype=np.int64)
     heads = np.full(1 << 16, _NONE, dtype=np.int64)
     nodes = np.empty((len(symbols) + 1, 2), dtype=np.int32)
-    used = 0
-    start = 0
+    used = np.int64(0)
+    start = np.int64(0)
     for chunk in range(len(ends)):
         for p in range(start, ends[chunk] - 1):
             pair = symbols[p] << 8 | symbols[p + 1]
@@ -170,7 +170,7 @@ def _merge_in_chunk(symbols, start, end, pair, chunk, times, left, right, nodes,
 def _first_queue(totals, heads, keys, pair_counts):  # type: ignore[no-untyped-def]
     """The queue of the pairs of bytes, and how many wait in it; their counts go into the table of pairs."""
     queue = np.empty((1 << 18, 3), dtype=np.int64)
-    waiting = 0
+    waiting = np.int64(0)
     for pair in range(1 << 16):
         if totals[pair] > 0:
             key = np.int64(pair >> 8) << 32 | np.int64(pair & 255)
@@ -189,7 +189,7 @@ def _move_counts(side, is_left, pair, keys, pair_counts):  # type: ignore[no-unt
     Returns how many pairs are new in the table.
     """
     a, b, c = pair
-    new = 0
+    new = np.int64(0)
     for i in range(side.found[0]):
         x = np.int64(side.touched[i])
         for key, change in (
@@ -224,13 +224,14 @@ def _enqueue(side, is_left, c, keys, pair_counts, queue, waiting):  # type: igno
 def _learn(symbols, ends, counts, left, right, merges, least, progress):  # type: ignore[no-untyped-def]
     """The loop of `learn`; returns how many merges there are."""
     totals, heads, nodes, nodes_used = _pairs_of_bytes(symbols, ends, counts)
-    pool = np.array([_NONE, nodes_used])  # the first of the nodes that are free again; how many were ever used
+    pool = np.empty(2, dtype=np.int64)  # the first of the nodes that are free again; how many were ever used
+    pool[0], pool[1] = _NONE, nodes_used
     keys = np.full(1 << 18, _NONE, dtype=np.int64)  # left << 32 | right
     pair_counts = np.zeros(1 << 18, dtype=np.int64)
     queue, waiting = _first_queue(totals, heads, keys, pair_counts)
     pairs = waiting
     lasts = ends.copy()  # where each chunk ends now
-    made = 0
+    made = np.int64(0)
     while made < len(merges) and waiting > 0 and progress[1] == 0:
         count, key, node = queue[0, 0], queue[0, 1], queue[0, 2]
         present = pair_counts[_slot_of(keys, key)]

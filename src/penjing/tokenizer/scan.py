@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from penjing.tokenizer.patterns import GPT2, O200K, SplitPattern, isolate
 
-LOWER, UPPER, LETTER, NUMBER, SPACE, NEWLINE = 1, 2, 4, 8, 16, 32
+LOWER, UPPER, LETTER, NUMBER, SPACE, NEWLINE, INSIDE = 1, 2, 4, 8, 16, 32, 64
 _APOSTROPHE, _BLANK, _SLASH = 39, 32, 47
 
 
@@ -52,54 +52,69 @@ def character_classes() -> NDArray[np.uint8]:
     return table
 
 
-@njit(cache=True, nogil=True, inline="always")
-def _at(data, p, n, classes):  # type: ignore[no-untyped-def]
-    """The class of the character at `p`, times 8, plus how many bytes it has."""
-    b = data[p]
-    if b < 0x80:
-        return np.int64(classes[b]) << 3 | 1
-    return _beyond_ascii(data, p, n, classes)
-
-
 @njit(cache=True, nogil=True)
-def _beyond_ascii(data, p, n, classes):  # type: ignore[no-untyped-def]
-    b = np.int64(data[p])
-    if 0xE0 <= b < 0xF0 and p + 2 < n:
-        c, d = np.int64(data[p + 1]), np.int64(data[p + 2])
-        code = (b & 0x0F) << 12 | (c & 0x3F) << 6 | d & 0x3F
-        if c & 0xC0 == 0x80 and d & 0xC0 == 0x80 and code >= 0x800 and not 0xD800 <= code < 0xE000:
-            return np.int64(classes[code]) << 3 | 3
-    elif 0xC2 <= b < 0xE0 and p + 1 < n:
-        c = np.int64(data[p + 1])
-        if c & 0xC0 == 0x80:
-            return np.int64(classes[(b & 0x1F) << 6 | c & 0x3F]) << 3 | 2
-    elif 0xF0 <= b < 0xF5 and p + 3 < n:
-        c, d, e = np.int64(data[p + 1]), np.int64(data[p + 2]), np.int64(data[p + 3])
-        code = (b & 0x07) << 18 | (c & 0x3F) << 12 | (d & 0x3F) << 6 | e & 0x3F
-        if c & 0xC0 == 0x80 and d & 0xC0 == 0x80 and e & 0xC0 == 0x80 and 0x10000 <= code < 0x110000:
-            return np.int64(classes[code]) << 3 | 4
-    return np.int64(1)
-
-
-@njit(cache=True, nogil=True)
-def _run(data, p, n, classes, wanted):  # type: ignore[no-untyped-def]
-    """Where the run of characters of the class `wanted` (any of its bits) that starts at `p` ends."""
+def _classify(data, classes, kinds):  # type: ignore[no-untyped-def]
+    """Gives each byte the class of its character, with INSIDE on all of its bytes but the first."""
+    n = len(data)
+    p = np.int64(0)
     while p < n:
-        at = _at(data, p, n, classes)
-        if (at >> 3) & wanted == 0:
-            break
-        p += at & 7
+        b = np.int64(data[p])
+        if b < 0x80:
+            kinds[p] = classes[b]
+            p += 1
+            continue
+        length = _length(data, p, n)
+        code = np.int64(b) if length == 1 else b & (0xFF >> (length + 1))
+        for q in range(p + 1, p + length):
+            code = code << 6 | np.int64(data[q]) & 0x3F
+        kind = classes[code] if length > 1 else np.uint8(0)
+        kinds[p] = kind
+        for q in range(p + 1, p + length):
+            kinds[q] = kind | INSIDE
+        p += length
+
+
+@njit(cache=True, nogil=True)
+def _length(data, p, n):  # type: ignore[no-untyped-def]
+    """How many bytes the character at `p`, not ASCII, has; 1 if the bytes there are no character of UTF-8."""
+    b = data[p]
+    if 0xE0 <= b < 0xF0:
+        if p + 2 < n and data[p + 1] & 0xC0 == 0x80 and data[p + 2] & 0xC0 == 0x80:
+            overlong = b == 0xE0 and data[p + 1] < 0xA0
+            surrogate = b == 0xED and data[p + 1] >= 0xA0
+            return 1 if overlong or surrogate else 3
+    elif 0xC2 <= b < 0xE0:
+        if p + 1 < n and data[p + 1] & 0xC0 == 0x80:
+            return 2
+    elif 0xF0 <= b < 0xF5 and p + 3 < n and data[p + 1] & 0xC0 == 0x80:
+        outside = (b == 0xF0 and data[p + 1] < 0x90) or (b == 0xF4 and data[p + 1] >= 0x90)
+        if not outside and data[p + 2] & 0xC0 == 0x80 and data[p + 3] & 0xC0 == 0x80:
+            return 4
+    return 1
+
+
+@njit(cache=True, nogil=True)
+def _run(kinds, p, n, wanted):  # type: ignore[no-untyped-def]
+    """Where the run of characters of the class `wanted` that starts at `p` ends."""
+    while p < n and kinds[p] & wanted != 0:
+        p += 1
     return p
 
 
 @njit(cache=True, nogil=True)
-def _run_of_others(data, p, n, classes):  # type: ignore[no-untyped-def]
+def _run_of_others(kinds, p, n):  # type: ignore[no-untyped-def]
     r"""Where the run of `[^\s\p{L}\p{N}]` that starts at `p` ends."""
-    while p < n:
-        at = _at(data, p, n, classes)
-        if (at >> 3) & (LETTER | NUMBER | SPACE) != 0:
-            break
-        p += at & 7
+    while p < n and kinds[p] & (LETTER | NUMBER | SPACE) == 0:
+        p += 1
+    return p
+
+
+@njit(cache=True, nogil=True)
+def _next(kinds, p, n):  # type: ignore[no-untyped-def]
+    """Where the character after the one at `p` begins."""
+    p += 1
+    while p < n and kinds[p] & INSIDE != 0:
+        p += 1
     return p
 
 
@@ -122,19 +137,17 @@ def _contraction(data, p, n, any_case):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _white_space(data, p, n, classes, newlines, trailing):  # type: ignore[no-untyped-def]
+def _white_space(kinds, p, n, newlines, trailing):  # type: ignore[no-untyped-def]
     r"""The end of the chunk of white space that starts at `p`.
 
     Follows `\s++$` if `trailing`, then `\s*[\r\n]+` if `newlines`, then `\s+(?!\S)|\s+`.
     """
     end, last, after_newline = p, p, p
-    while end < n:
-        at = _at(data, end, n, classes)
-        if (at >> 3) & SPACE == 0:
-            break
-        last = end
-        end += at & 7
-        if (at >> 3) & NEWLINE != 0:
+    while end < n and kinds[end] & SPACE != 0:
+        if kinds[end] & INSIDE == 0:
+            last = end
+        end += 1
+        if kinds[end - 1] & NEWLINE != 0:
             after_newline = end
     if trailing and end == n:
         return end
@@ -146,114 +159,97 @@ def _white_space(data, p, n, classes, newlines, trailing):  # type: ignore[no-un
 
 
 @njit(cache=True, nogil=True)
-def _digits(data, p, n, classes, most):  # type: ignore[no-untyped-def]
+def _digits(kinds, p, n, most):  # type: ignore[no-untyped-def]
     count = 0
-    while p < n and count < most:
-        at = _at(data, p, n, classes)
-        if (at >> 3) & NUMBER == 0:
-            break
-        p += at & 7
+    while p < n and count < most and kinds[p] & NUMBER != 0:
+        p = _next(kinds, p, n)
         count += 1
     return p
 
 
 @njit(cache=True, nogil=True)
-def _gpt2(data, p, n, classes):  # type: ignore[no-untyped-def]
+def _gpt2(data, kinds, p, n):  # type: ignore[no-untyped-def]
     end = _contraction(data, p, n, False)
     if end > p:
         return end
-    start = p
-    at = _at(data, p, n, classes)
-    if data[p] == _BLANK and p + 1 < n:
-        start = p + 1
-        at = _at(data, start, n, classes)
-    kind = at >> 3
+    start = p + 1 if data[p] == _BLANK and p + 1 < n else p
+    kind = kinds[start]
     if kind & LETTER != 0:
-        return _run(data, start, n, classes, LETTER)
+        return _run(kinds, start, n, LETTER)
     if kind & NUMBER != 0:
-        return _run(data, start, n, classes, NUMBER)
+        return _run(kinds, start, n, NUMBER)
     if kind & SPACE == 0:
-        return _run_of_others(data, start, n, classes)
-    return _white_space(data, p, n, classes, False, False)
+        return _run_of_others(kinds, start, n)
+    return _white_space(kinds, p, n, False, False)
 
 
 @njit(cache=True, nogil=True)
-def _numbers_and_the_rest(data, p, n, classes, digits, trailing, slash):  # type: ignore[no-untyped-def]
+def _numbers_and_the_rest(data, kinds, p, n, digits, trailing, slash):  # type: ignore[no-untyped-def]
     """The alternatives that cl100k, qwen and o200k share, once no word begins at `p`."""
-    at = _at(data, p, n, classes)
-    if (at >> 3) & NUMBER != 0:
-        return _digits(data, p, n, classes, digits)
+    if kinds[p] & NUMBER != 0:
+        return _digits(kinds, p, n, digits)
     start = p + 1 if data[p] == _BLANK else p
-    end = _run_of_others(data, start, n, classes)
+    end = _run_of_others(kinds, start, n)
     if end > start:
-        while end < n and (data[end] == 10 or data[end] == 13 or (slash and data[end] == _SLASH)):
+        while end < n and (kinds[end] & NEWLINE != 0 or (slash and data[end] == _SLASH)):
             end += 1
         return end
-    return _white_space(data, p, n, classes, True, trailing)
+    return _white_space(kinds, p, n, True, trailing)
 
 
 @njit(cache=True, nogil=True)
-def _cl100k(data, p, n, classes, digits, trailing):  # type: ignore[no-untyped-def]
+def _cl100k(data, kinds, p, n, digits, trailing):  # type: ignore[no-untyped-def]
     end = _contraction(data, p, n, True)
     if end > p:
         return end
-    at = _at(data, p, n, classes)
-    start = p
-    if (at >> 3) & (LETTER | NUMBER | NEWLINE) == 0:
-        start = p + (at & 7)
-    end = _run(data, start, n, classes, LETTER)
+    start = p if kinds[p] & (LETTER | NUMBER | NEWLINE) != 0 else _next(kinds, p, n)
+    end = _run(kinds, start, n, LETTER)
     if end > start:
         return end
-    return _numbers_and_the_rest(data, p, n, classes, digits, trailing, False)
+    return _numbers_and_the_rest(data, kinds, p, n, digits, trailing, False)
 
 
 @njit(cache=True, nogil=True)
-def _cased_word(data, p, n, classes):  # type: ignore[no-untyped-def]
+def _cased_word(kinds, p, n):  # type: ignore[no-untyped-def]
     r"""The end of `[UPPER]*[LOWER]+` at `p`, where marks and letters without case are both; `p` when there is none.
 
     The greedy `[UPPER]*` may have to give back: up to the last character that can also stand as `[LOWER]+`.
     """
     end, after_both = p, p
-    while end < n:
-        at = _at(data, end, n, classes)
-        if (at >> 3) & UPPER == 0:
-            break
-        end += at & 7
-        if (at >> 3) & LOWER != 0:
+    while end < n and kinds[end] & UPPER != 0:
+        end += 1
+        if kinds[end - 1] & LOWER != 0:
             after_both = end
-    longer = _run(data, end, n, classes, LOWER)
+    longer = _run(kinds, end, n, LOWER)
     return longer if longer > end else after_both
 
 
 @njit(cache=True, nogil=True)
-def _o200k(data, p, n, classes, digits):  # type: ignore[no-untyped-def]
-    at = _at(data, p, n, classes)
-    start = p
-    if (at >> 3) & (LETTER | NUMBER | NEWLINE) == 0:
-        start = p + (at & 7)
-    end = _cased_word(data, start, n, classes)
-    if end == start and start > p and (at >> 3) & UPPER != 0:
+def _o200k(data, kinds, p, n, digits):  # type: ignore[no-untyped-def]
+    start = p if kinds[p] & (LETTER | NUMBER | NEWLINE) != 0 else _next(kinds, p, n)
+    end = _cased_word(kinds, start, n)
+    if end == start and start > p and kinds[p] & UPPER != 0:
         return _contraction(data, start, n, True)  # a mark with no word after it is a word itself
     if end == start:
-        end = _run(data, start, n, classes, UPPER)
+        end = _run(kinds, start, n, UPPER)
     if end > start:
         return _contraction(data, end, n, True)
-    return _numbers_and_the_rest(data, p, n, classes, digits, False, True)
+    return _numbers_and_the_rest(data, kinds, p, n, digits, False, True)
 
 
 @njit(cache=True, nogil=True)
-def _scan(data, documents, kind, digits, trailing, classes, ends):  # type: ignore[no-untyped-def]
+def _scan(data, kinds, documents, kind, digits, trailing, ends):  # type: ignore[no-untyped-def]
     """Writes where each chunk ends to `ends`, by a pattern's `Rules`; returns how many there are."""
     count = 0
-    p = 0
+    p = np.int64(0)
     for n in documents:
         while p < n:
             if kind == GPT2:
-                p = _gpt2(data, p, n, classes)
+                p = _gpt2(data, kinds, p, n)
             elif kind == O200K:
-                p = _o200k(data, p, n, classes, digits)
+                p = _o200k(data, kinds, p, n, digits)
             else:
-                p = _cl100k(data, p, n, classes, digits, trailing)
+                p = _cl100k(data, kinds, p, n, digits, trailing)
             ends[count] = p
             count += 1
     return count
@@ -270,14 +266,17 @@ def chunk_ends(pattern: SplitPattern, data: NDArray[np.uint8], documents: NDArra
     Returns:
         Shape `(chunks,)`, rising to `len(data)`.
     """
+    kinds: NDArray[np.uint8] | None = None
+    documents = documents[np.diff(documents, prepend=0) > 0]  # no chunk is empty
     for expression, rules in zip(pattern.compiled, pattern.rules, strict=True):
         if rules is None:
             documents = _ends_by_regex(expression, data, documents)
         else:
+            if kinds is None:
+                kinds = np.empty(len(data), dtype=np.uint8)
+                _classify(data, character_classes(), kinds)
             ends = np.empty(len(data), dtype=np.int64)
-            classes = character_classes()
-            count = _scan(data, documents, rules.kind, rules.digits, rules.trailing, classes, ends)
-            documents = ends[:count]
+            documents = ends[: _scan(data, kinds, documents, rules.kind, rules.digits, rules.trailing, ends)]
     return documents
 
 
