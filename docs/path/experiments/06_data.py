@@ -61,9 +61,9 @@ def model_of(vocab: int) -> LanguageModel:
 
 def main() -> None:
     """Packs documents in several ways, then trains with and without borders; prints and draws."""
-    args = arguments("06-data", __doc__, steps=300, documents=6000)
-    learn, unseen = texts(args.data, args.documents, None), texts(args.data, 300, None, first=10**6)
-    tokenizer = Tokenizer.train(learn, 1024)
+    args = arguments("06-data", __doc__, steps=600, documents=8000)
+    learn, unseen = texts(args.data, args.documents), texts(args.data, 200, first=10**6)
+    tokenizer = Tokenizer.train(learn, 512)
     with tempfile.TemporaryDirectory() as folder:
         data = shards.write(learn, tokenizer, Path(folder) / "train")
         validation = shards.write(unseen, tokenizer, Path(folder) / "validation")
@@ -104,7 +104,7 @@ def main() -> None:
             careless = model(together.tokens)[:, place]
         print("\nA row's second document: largest difference of its logits from those that it has alone")
         table(
-            ["", ""],
+            ["", "difference"],
             [
                 ["with borders", f"{(inside - alone).abs().max():.0e}"],
                 ["without", f"{(careless - alone).abs().max():.0e}"],
