@@ -81,7 +81,7 @@ def continue_all(
     texts = [""] * len(prompts)
     for numbers in _chunks(fitting, batch):
         room = context - len(prompts[numbers[-1]])
-        settings = Sampling.of(sampling, max_new_tokens=min(sampling.max_new_tokens or room, room))
+        settings = sampling.within(room)
         found: list[Completion] = generate_ids(
             model, [prompts[n] for n in numbers], settings, stop_ids=end_ids(tokenizer), tokenizer=tokenizer
         )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from penjing.errors import GenerationError
 from penjing.inference.decoding import Decoding, Reason, Token
 from penjing.inference.sampling import Sampling
-from penjing.inference.text import TextStream, decoder_of, encode_prompt, end_ids
+from penjing.inference.text import TextStream, decoder_of, encode_prompt, end_ids, text_of
 
 if TYPE_CHECKING:
     from penjing.models.language_model import LanguageModel
@@ -97,11 +97,10 @@ def stream(
 
     def pieces() -> Iterator[str]:
         while tokens := decoding.step():
-            if tokens[0].reason != "stop":
-                yield from filter(None, [text.push(tokens[0].id)])
+            if piece := text.push(tokens[0]):
+                yield piece
             if text.stopped_by is not None:
                 return
-        yield from filter(None, [text.flush()])
 
     return pieces()
 
@@ -152,9 +151,7 @@ def generate_ids(
     if sampling.stop and tokenizer is None:
         raise GenerationError("stop strings need a tokenizer to be seen")
     decoding = Decoding(model, prompts, sampling, stop_ids=stop_ids, samples=n)
-    rows = [
-        _Row(None if tokenizer is None else TextStream(decoder_of(tokenizer), sampling.stop)) for _ in decoding.growing
-    ]
+    rows = [_Row(tokenizer, sampling.stop) for _ in decoding.growing]
     while tokens := decoding.step():
         for token in tokens:
             rows[token.row].add(token)
@@ -166,34 +163,38 @@ def generate_ids(
 
 
 class _Row:
-    """One continuation in the making."""
+    """One continuation in the making. Its text is looked at while it grows only where a stop string may end it."""
 
-    def __init__(self, text: TextStream | None):
+    def __init__(self, tokenizer: "Tokenizer | None", stop: Sequence[str]):
         self.tokens: list[Token] = []
         self.reason: Reason | None = None
-        self._text = text
+        self._tokenizer = tokenizer
+        self._watched = TextStream(decoder_of(tokenizer), stop) if tokenizer is not None and stop else None
         self._pieces: list[str] = []
 
     def add(self, token: Token) -> None:
         self.tokens.append(token)
         self.reason = token.reason
-        if self._text is None:
-            return
-        if token.reason != "stop":
-            self._pieces.append(self._text.push(token.id))
-        if token.reason and self._text.stopped_by is None:
-            self._pieces.append(self._text.flush())
-        if self._text.stopped_by is not None:
-            self.reason = "stop"
+        if self._watched is not None:
+            self._pieces.append(self._watched.push(token))
+            if self._watched.stopped_by is not None:
+                self.reason = "stop"
 
     def completion(self, scored: bool) -> Completion:
         assert self.reason is not None
-        stopped_by = None if self._text is None else self._text.stopped_by
+        ids = tuple(token.id for token in self.tokens)
+        ended = self.tokens[-1].reason == "stop"
+        text: str | None = None
+        stopped_by: int | str | None = ids[-1] if ended else None
+        if self._watched is not None:
+            text, stopped_by = "".join(self._pieces), self._watched.stopped_by or stopped_by
+        elif self._tokenizer is not None:
+            text = text_of(self._tokenizer, ids[:-1] if ended else ids)
         return Completion(
-            ids=tuple(token.id for token in self.tokens),
+            ids=ids,
             reason=self.reason,
-            text=None if self._text is None else "".join(self._pieces),
-            stopped_by=self.tokens[-1].id if self.tokens[-1].reason == "stop" else stopped_by,
+            text=text,
+            stopped_by=stopped_by,
             logprobs=tuple(token.logprob or 0.0 for token in self.tokens) if scored else None,
             top_logprobs=tuple(token.top for token in self.tokens) if scored else None,
         )

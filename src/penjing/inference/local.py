@@ -135,7 +135,7 @@ class _Turn:
     def __init__(self, owner: LocalChatModel, prompt: list[int], sampling: Sampling, id: str):
         self.owner = owner
         self.prompt = prompt
-        self.sampling = _within(sampling, owner.model.config.context - len(prompt))
+        self.sampling = sampling.within(owner.model.config.context - len(prompt))
         self.id = id
         self.content = ""
         self.calls: list[ToolCall] = []
@@ -156,20 +156,16 @@ class _Turn:
                 ids.append(tokens[0].id)
                 if tokens[0].reason is not None:
                     self.reason = tokens[0].reason
-                if tokens[0].reason != "stop":
-                    yield from self._pieces(splitter.push(self._add(text.push(tokens[0].id))))
+                piece = text.push(tokens[0])
+                self.content += piece
+                yield from self._pieces(splitter.push(piece))
                 if text.stopped_by is not None:
                     self.reason = "stop"
                     decoding.stop(0)
-            yield from self._pieces(splitter.push(self._add(text.flush())))
             yield from self._pieces(splitter.flush())
         finally:
             self.usage = Usage(len(self.prompt), len(ids), cached)
             owner.keep_state(self.prompt + ids, decoding.state)
-
-    def _add(self, text: str) -> str:
-        self.content += text
-        return text
 
     def _pieces(self, parts: Iterator[tuple[str, str]]) -> Iterator[Text | ToolCall]:
         for kind, content in parts:
@@ -179,8 +175,3 @@ class _Turn:
                 call = read_call(content, f"{self.id}-{len(self.calls)}")
                 self.calls.append(call)
                 yield call
-
-
-def _within(sampling: Sampling, room: int) -> Sampling:
-    """The settings with max_new_tokens no more than what the context leaves."""
-    return Sampling.of(sampling, max_new_tokens=min(sampling.max_new_tokens or room, room))

@@ -96,6 +96,10 @@ class Sampling:
                 raise GenerationError(f"there is no setting '{name}'{nearest(name, known)}")
         return replace(base or cls(), **options)
 
+    def within(self, room: int) -> "Sampling":
+        """The same with no more new tokens than `room`."""
+        return replace(self, max_new_tokens=min(self.max_new_tokens or room, room))
+
 
 DEFAULT = Sampling()
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from penjing.errors import GenerationError
 
 if TYPE_CHECKING:
+    from penjing.inference.decoding import Token
     from penjing.tokenizer import Tokenizer
 
 
@@ -80,14 +81,12 @@ class TextStream:
         """The stop string that ended the text, if one has."""
         return self._stop.found
 
-    def push(self, id: int) -> str:
-        """The text that this id makes certain; often empty."""
-        text = self._decoder.push(id)
-        return self._stop.push(text) if text else ""
-
-    def flush(self) -> str:
-        """The rest, when no more ids will come. A stop string may be found in it too."""
-        return self._stop.push(self._decoder.flush()) + self._stop.flush()
+    def push(self, token: "Token") -> str:
+        """What this token makes certain, often nothing; with the last token, all the rest."""
+        shown = "" if token.reason == "stop" else self._stop.push(self._decoder.push(token.id))
+        if token.reason is not None:
+            shown += self._stop.push(self._decoder.flush()) + self._stop.flush()
+        return shown
 
 
 def encode_prompt(tokenizer: "Tokenizer", prompt: str) -> list[int]:
@@ -113,8 +112,7 @@ def end_ids(tokenizer: "Tokenizer") -> frozenset[int]:
 
 def text_of(tokenizer: "Tokenizer", ids: Iterable[int]) -> str:
     """The text of ids that follow a prompt, without special tokens."""
-    stream = decoder_of(tokenizer)
-    return "".join([*map(stream.push, ids), stream.flush()])
+    return tokenizer.decode(ids, skip_special=True, at_start=False)
 
 
 def decoder_of(tokenizer: "Tokenizer", *, at_start: bool = False) -> Decoder:
