@@ -116,3 +116,8 @@ def test_two_tokens_with_one_id_are_refused(tokenizer):
 def test_a_role_needs_a_token(tokenizer):
     with pytest.raises(TokenizerError, match="'<s>' is not a token"):
         Tokenizer(tokenizer.model, bos="<s>")
+
+
+def test_a_special_token_is_given_once():
+    with pytest.raises(TokenizerError, match="'<a>' is given twice"):
+        Tokenizer.train(TEXT, 300, special_tokens=("<a>", "<b>", "<a>"))

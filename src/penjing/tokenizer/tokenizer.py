@@ -326,6 +326,9 @@ class Tokenizer:
     @classmethod
     def around(cls, model: TextModel, special_tokens: Sequence[str] = DEFAULT_SPECIAL_TOKENS) -> "Tokenizer":
         """A tokenizer in Penjing's own convention: special tokens after the model's ids, ChatML when they allow it."""
+        twice = next((name for name in special_tokens if list(special_tokens).count(name) > 1), None)
+        if twice is not None:
+            raise TokenizerError(f"the special token {twice!r} is given twice")
         first = len(model.tokens)
         end = special_tokens[0] if special_tokens else None
         template = None
