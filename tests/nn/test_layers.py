@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from penjing.errors import ConfigError
 from penjing.nn.attention import Attention
 from penjing.nn.block import Block, ParallelBlock
+from penjing.nn.linear import Linear
 from penjing.nn.mlp import ACTIVATIONS, MLP
 from penjing.nn.norms import LayerNorm, RMSNorm
 from penjing.nn.sequence import Sequence
@@ -98,3 +99,32 @@ def test_blocks_add_what_their_parts_write(kind):
     torch.testing.assert_close(block(x, place), expected, atol=1e-5, rtol=1e-5)
     block.train()
     assert (block(x, place) == x).float().mean() > 0.95
+
+
+@pytest.mark.parametrize("rows", [1, 64, 100])
+@pytest.mark.parametrize("bias", [False, True])
+def test_linear_maps_equal_pytorch_with_few_rows_and_with_many(rows, bias):
+    """Output and gradients against F.linear in float64, to 1e-5 of the largest; many rows take oneDNN on a CPU."""
+    layer = Linear(24, 40, bias=bias)
+    for weight in layer.parameters():
+        torch.nn.init.normal_(weight)
+    x, grad = torch.randn(2, rows, 24, requires_grad=True), torch.randn(2, rows, 40)
+    inputs = [x, *layer.parameters()]
+    exact = [t.detach().double().requires_grad_() for t in inputs]
+    expected = F.linear(*exact)
+    wanted = torch.autograd.grad(expected, exact, grad.double())
+    found = layer(x)
+    with torch.no_grad():
+        assert torch.equal(layer(x), found)
+    for mine, theirs in zip([found, *torch.autograd.grad(found, inputs, grad)], [expected, *wanted], strict=True):
+        torch.testing.assert_close(mine.double(), theirs, rtol=0, atol=1e-5 * theirs.abs().max().item())
+
+
+def test_a_frozen_linear_map_passes_gradients_on():
+    layer = Linear(8, 8)
+    torch.nn.init.normal_(layer.weight)
+    layer.requires_grad_(False)
+    x = torch.randn(100, 8, requires_grad=True)
+    layer(x).sum().backward()
+    torch.testing.assert_close(x.grad, layer.weight.sum(dim=0).expand(100, 8), rtol=1e-5, atol=1e-5)
+    assert layer.weight.grad is None

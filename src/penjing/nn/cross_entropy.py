@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
 from penjing.nn.head import Head, cap
+from penjing.nn.linear import product
 
 CHUNK_NUMBERS = 2**21  # logits held at once: measured best on two Zen 4 cores, where 8 MB of them stay in the cache
 
@@ -70,7 +70,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         bias_grad = torch.zeros_like(bias, dtype=exact) if wanted[2] and bias is not None else None
         for start in range(0, len(targets), chunk):
             rows = hidden[start : start + chunk]
-            logits = cap(F.linear(rows, weight, bias).to(exact), softcap)  # (chunk, vocab)
+            logits = cap(product(rows, weight, bias).to(exact), softcap)  # (chunk, vocab)
             loss, grad = _loss_and_gradient(logits, targets[start : start + chunk, None], softcap, any(wanted))
             total += loss
             if grad is None:
@@ -79,7 +79,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 bias_grad += grad.sum(dim=0)
             grad = grad.to(rows.dtype)
             if hidden_grad is not None:
-                hidden_grad[start : start + chunk] = grad @ weight
+                hidden_grad[start : start + chunk] = product(grad, weight.t(), None)
             if weight_grad is not None:
                 weight_grad += grad.t() @ rows
         ctx.gradients = (
