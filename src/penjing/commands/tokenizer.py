@@ -31,9 +31,8 @@ def train(
     workers: Annotated[int, typer.Option(help="Threads; 0: one a core.")] = 0,
     json: _Json = False,
 ) -> None:
-    r"""Learns a byte-level BPE vocabulary from text of any size.
+    """Learns a byte-level BPE vocabulary from text of any size.
 
-    \b
     Examples:
       $ penjing tokenizer train novel.txt --vocab 8000 --out novel-tokenizer
       $ penjing tokenizer train corpus/ more.jsonl.gz --vocab 32000 --pattern cl100k
@@ -83,9 +82,8 @@ def encode(
     pieces: Annotated[bool, typer.Option(help="Show each token's text beside its id.")] = False,
     json: _Json = False,
 ) -> None:
-    r"""Prints the ids of a text.
+    """Prints the ids of a text.
 
-    \b
     Examples:
       $ penjing tokenizer encode runs/tiny-chat/chat "Once upon a time"
       $ penjing tokenizer encode runs/tiny-chat/chat --pieces "从前有座山"
@@ -111,9 +109,8 @@ def decode(
     skip_special: Annotated[bool, typer.Option(help="Leave special tokens out.")] = False,
     json: _Json = False,
 ) -> None:
-    r"""Prints the text of ids, which may be separated by spaces or commas.
+    """Prints the text of ids, which may be separated by spaces or commas.
 
-    \b
     Examples:
       $ penjing tokenizer decode runs/tiny-chat/chat 1041 323 87
       $ penjing tokenizer encode tokenizer/ "hello" | penjing tokenizer decode tokenizer/
@@ -146,9 +143,8 @@ def stats(
     errors: Annotated[str, typer.Option(help="Bytes that are not UTF-8: strict or replace.")] = "strict",
     json: _Json = False,
 ) -> None:
-    r"""Shows what a vocabulary does to text: bytes per token, script by script, and whose tokens it holds.
+    """Shows what a vocabulary does to text: bytes per token, script by script, and whose tokens it holds.
 
-    \b
     Examples:
       $ penjing tokenizer stats runs/tiny-chat/chat
       $ penjing tokenizer stats tokenizer/ novel.txt papers/ --json
