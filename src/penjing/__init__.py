@@ -1,7 +1,11 @@
 """Penjing (盆景): the whole modern language-model stack in one small, exact, fast library.
 
-    model, tokenizer = penjing.load("runs/tiny-chat/chat")
+Two lines to begin with:
+
+    model, tokenizer = penjing.load("runs/tiny-chat/chat/model")
     penjing.generate(model, tokenizer, "Once upon a time", max_new_tokens=50, temperature=0)
+
+There is nothing else that must be set up.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,6 +1,7 @@
 """What can go wrong because of what a user gave us: one short sentence that says what, where, and what to do.
 
-The command line prints such an error in a line or two and exits with 2. Any other exception that reaches a user is a bug.
+The command line prints such an error in a line or two and exits with 2. Any other exception that reaches a
+user is a bug.
 """
 
 import difflib

@@ -92,7 +92,7 @@ def _talk(console: Any, folder: Path, report: dict[str, Any]) -> None:
         return
     import penjing
     from penjing.data.world import calculator, dialogue
-    from penjing.inference.chat_model import Text
+    from penjing.inference.chat_model import End, Text
     from penjing.inference.local import LocalChatModel
     from penjing.inference.sampling import Sampling
 
@@ -113,5 +113,5 @@ def _talk(console: Any, folder: Path, report: dict[str, Any]) -> None:
             pieces = list(assistant.stream(messages, Sampling(0.0, max_new_tokens=100)))
             answer = "".join(piece.text for piece in pieces if isinstance(piece, Text))
             console.print(f"  [green]penjing[/green]  {answer}", soft_wrap=True)
-            messages.extend(pieces[-1].messages)  # the last piece is always the End
+            messages += [message for piece in pieces if isinstance(piece, End) for message in piece.messages]
     console.print(f"\nTalk to it:  penjing chat {folder}", soft_wrap=True)

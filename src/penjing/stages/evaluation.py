@@ -1,12 +1,15 @@
 """The stage that measures what the others made."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from penjing.recipe import Stage, Workshop
 from penjing.stages.data import Shards, World
 from penjing.stages.training import Instruct, Pretrain
+
+if TYPE_CHECKING:
+    from penjing.models.language_model import LanguageModel
 
 _COUNTED = 20_000_000  # tokens that the counting baselines learn from, at most
 
@@ -51,7 +54,11 @@ class Evaluate(Stage):
             world = workshop.find(World)
             stage = workshop.recipe.stages[world.name] if world else None
             languages = stage.languages if isinstance(stage, World) else ("en", "zh")
-            measure = {"items_per_skill": self.items, "languages": languages}
-            result["skills"] = skills.evaluate(chat, tokenizer, **measure).to_dict()
-            result["base_skills"] = skills.evaluate(base, tokenizer, base=True, **measure).to_dict()
+
+            def measure(model: "LanguageModel", base: bool) -> dict[str, Any]:
+                return skills.evaluate(
+                    model, tokenizer, items_per_skill=self.items, languages=languages, base=base
+                ).to_dict()
+
+            result["skills"], result["base_skills"] = measure(chat, False), measure(base, True)
         return result

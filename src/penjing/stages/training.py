@@ -24,6 +24,8 @@ class Pretrain(Stage):
     model: Model
     training: Training
     packing: Literal["best_fit", "stream", "random"] = "best_fit"
+    row: int | None = None
+    """Tokens of a row; by default the model's context. Short documents need no more, and attention costs less."""
     validation_tokens: int = 50_000
     """How many tokens each validation during training reads, about."""
     prompt: str = "\n"
@@ -42,11 +44,12 @@ class Pretrain(Stage):
         model = self.model.config(tokenizer.vocab_size).build()
         model.initialise(torch.Generator().manual_seed(workshop.recipe.seed))
         workshop.output.print(f"  {model.parameter_count():,} parameters ({self.model.family})")
+        row = self.row or self.model.context
         loader = PackedLoader.Config(
-            batch=self.training.batch, context=self.model.context, seed=workshop.recipe.seed, packing=self.packing
+            batch=self.training.batch, context=row, seed=workshop.recipe.seed, packing=self.packing
         ).build(train)
-        limit = max(1, self.validation_tokens // (self.training.batch * self.model.context))
-        rows = validation_batches(held_out, self.model.context, self.training.batch, limit=limit)
+        limit = max(1, self.validation_tokens // (self.training.batch * row))
+        rows = validation_batches(held_out, row, self.training.batch, limit=limit)
         sample = _continuing(tokenizer, self.prompt)
         result = _train(workshop, self.training, model, tokenizer, loader, _validation(list(rows)), sample)
         return {"parameters": model.parameter_count(), "epochs": loader.epoch, **result}
@@ -60,8 +63,8 @@ class Instruct(Stage):
     """Conversations: a file or folder; by default the world's dialogues."""
     model: str | None = None
     """A model folder to start from; by default what the pretrain stage made."""
-    context: int | None = None
-    """Tokens of a row; by default the model's context."""
+    row: int | None = None
+    """Tokens of a row; by default the model's context. Longer conversations lose turns at their end."""
     validation: int = 200
     """How many conversations, the last ones, are kept for validation."""
     prompt: str = "Hello!"
@@ -74,7 +77,7 @@ class Instruct(Stage):
 
         base = Path(self.model) if self.model else workshop.made_by(Pretrain) / "model"
         model, tokenizer = penjing.load(base)
-        context = self.context or model.config.context
+        row = self.row or model.config.context
         conversations = list(read(self._source(workshop)))
         if len(conversations) <= self.validation:
             raise DataError(
@@ -82,11 +85,11 @@ class Instruct(Stage):
                 f"lower it with --set {workshop.folder.name}.validation=N"
             )
         border = len(conversations) - self.validation
-        config = InstructionLoader.Config(batch=self.training.batch, context=context, seed=workshop.recipe.seed)
+        config = InstructionLoader.Config(batch=self.training.batch, context=row, seed=workshop.recipe.seed)
         loader = config.build(conversations[:border], tokenizer)
         workshop.output.print(f"  {loader.rendering}")
-        held_out = RenderedConversations(conversations[border:], tokenizer, context)
-        batches = list(validation_batches(held_out, context, self.training.batch, packing="best_fit"))
+        held_out = RenderedConversations(conversations[border:], tokenizer, row)
+        batches = list(validation_batches(held_out, row, self.training.batch, packing="best_fit"))
         sample = _answering(tokenizer, self.prompt)
         result = _train(workshop, self.training, model, tokenizer, loader, _validation(batches), sample)
         return {"conversations": loader.rendering.conversations, "epochs": loader.epoch, **result}
