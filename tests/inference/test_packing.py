@@ -115,6 +115,36 @@ def test_weights_that_cannot_be_packed_are_left_alone(monkeypatch):
 
 
 @needs_packing
+def test_weights_made_in_inference_mode_are_packed_and_checked_too():
+    """PyTorch counts no changes of theirs; the checksum sees them."""
+    with torch.inference_mode():
+        model = copy.deepcopy(tiny.model())
+        before = generate_ids(model, PROMPTS, GREEDY)
+        assert all(packed_layers(model))
+        model.blocks[1].mixer.output.weight.mul_(-1)
+        after = generate_ids(model, PROMPTS, GREEDY)
+    assert after != before
+
+
+@needs_packing
+def test_autocast_is_left_to_itself():
+    """A float32 model in bfloat16 autocast: with packed weights around, the same logits as without any."""
+    model, tokens = tiny.model(), torch.tensor([[5]])
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        plain = model(tokens)
+        with packing.using(packing.pack(model, 1)):
+            assert torch.equal(model(tokens), plain)
+
+
+@needs_packing
+def test_short_answers_are_not_packed():
+    """Less than as many steps again to go: the packing would not pay."""
+    model = tiny.model()
+    generate_ids(model, PROMPTS, Sampling(temperature=0, max_new_tokens=2 * packing.STEPS_BEFORE - 1))
+    assert not any(packed_layers(model))
+
+
+@needs_packing
 def test_an_interrupted_step_switches_the_packed_weights_off():
     model = tiny.model()
     packed = packing.pack(model, 1)

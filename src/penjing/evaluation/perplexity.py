@@ -110,27 +110,27 @@ def evaluate(
         GenerationError: a window or stride that the model cannot serve.
         DataError: there is nothing to score.
     """
-    texts: list[tuple[int, int]] = []  # of each text its bytes, and how many of them are its unscored first token's
+    size = count = 0
 
     def sequences() -> Iterator[Sequence[int]]:
+        nonlocal size, count
         for document in documents:
             text = document if isinstance(document, str) else document.text
             ids = tokenizer.encode(text)
-            unscored = 0
+            count += 1
+            size += len(text.encode("utf-8", errors="surrogatepass"))
             if tokenizer.adds_bos and tokenizer.bos_id is not None:
                 ids = [tokenizer.bos_id, *ids]
             elif ids:
-                unscored = len(tokenizer.token_bytes(ids[0]))
-            texts.append((len(text.encode("utf-8", errors="surrogatepass")), unscored))
+                size -= len(tokenizer.token_bytes(ids[0]))  # not scored
             yield ids
 
-    nats, tokens, size = 0.0, 0, 0
-    for number, losses in enumerate(token_losses(model, sequences(), context=context, stride=stride)):
+    nats, tokens = 0.0, 0
+    for losses in token_losses(model, sequences(), context=context, stride=stride):
         nats, tokens = nats + float(losses.sum(dtype=np.float64)), tokens + len(losses)
-        size += max(0, texts[number][0] - texts[number][1])
     if not tokens:
         raise DataError("there is no text to score: every document is empty or a single token")
-    return Perplexity(nats, tokens, size, len(texts))
+    return Perplexity(nats, tokens, size, count)
 
 
 def token_losses(

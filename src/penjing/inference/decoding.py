@@ -30,7 +30,6 @@ Reason = Literal["stop", "length"]
 _WORTH_DROPPING = 0.75
 """Rows are dropped when at most this share of the batch is still growing: dropping copies the cache of the others."""
 
-
 _ROOM_AT_FIRST = 1024
 """New tokens that the cache has room for from the start; it grows when an answer is longer."""
 
@@ -47,8 +46,7 @@ class Token:
     top: tuple[tuple[int, float], ...] = ()
     """The most probable tokens with theirs, falling, when asked for."""
     reason: Reason | None = None
-    """Why the row ends with this token: "stop" (a stop id), "length" (max_new_tokens or the context), None: it goes
-    on."""
+    """Why the row ends with it: "stop" (a stop id), "length" (max_new_tokens or the context); None: it goes on."""
 
 
 class Decoding:
@@ -165,7 +163,7 @@ class Decoding:
             self._sampler.select(lines, index)
             self._rows = [self._rows[line] for line in lines]
             newest = newest[index]
-        if self._steps == packing.STEPS_BEFORE and not self._packed:
+        if self._steps == packing.STEPS_BEFORE <= max(self._left[row] for row in self._growing) and not self._packed:
             self._packed = packing.pack(self.model, len(self._rows))
         with packing.using(self._packed):
             return self.model.head(self.model.hidden(newest, state=self.state))[:, 0]
@@ -228,8 +226,10 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     if not model.training:
         yield
         return
+    in_training = [module for module in model.modules() if module.training]
     model.eval()
     try:
         yield
     finally:
-        model.train()
+        for module in in_training:
+            module.training = True

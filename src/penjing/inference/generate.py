@@ -9,9 +9,9 @@ r"""Text in, text out: continuations of prompts, whole or as they come.
 All of them answer a request the same way whatever stands beside it in the batch, and however it is read.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from penjing.errors import GenerationError
 from penjing.inference.decoding import Decoding, Reason, Token
@@ -43,10 +43,40 @@ class Completion:
     """Beam search's score; None otherwise."""
 
 
+@overload
 def generate(
     model: "LanguageModel",
     tokenizer: "Tokenizer",
-    prompt: str | Sequence[str],
+    prompt: str,
+    *,
+    n: Literal[1] = ...,
+    sampling: Sampling | None = ...,
+    **options: Any,
+) -> str: ...
+@overload
+def generate(
+    model: "LanguageModel",
+    tokenizer: "Tokenizer",
+    prompt: list[str],
+    *,
+    n: Literal[1] = ...,
+    sampling: Sampling | None = ...,
+    **options: Any,
+) -> list[str]: ...
+@overload
+def generate(
+    model: "LanguageModel",
+    tokenizer: "Tokenizer",
+    prompt: str | list[str],
+    *,
+    n: int,
+    sampling: Sampling | None = ...,
+    **options: Any,
+) -> Any: ...
+def generate(
+    model: "LanguageModel",
+    tokenizer: "Tokenizer",
+    prompt: str | list[str],
     *,
     n: int = 1,
     sampling: Sampling | None = None,
@@ -69,7 +99,7 @@ def generate(
     Raises:
         GenerationError: a setting outside its range, an empty prompt, or more tokens than the model's context.
     """
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    prompts = [prompt] if isinstance(prompt, str) else prompt
     completions = complete(model, tokenizer, prompts, Sampling.of(sampling, **options), n=n)
     texts = [completion.text or "" for completion in completions]
     groups = [texts[start : start + n] for start in range(0, len(texts), n)]
@@ -112,11 +142,10 @@ def complete(
     sampling: Sampling,
     *,
     n: int = 1,
-    on_token: Callable[[Token], None] | None = None,
 ) -> list[Completion]:
     """`n` completions of each prompt with all that is known of them, prompt by prompt. Errors as for `generate`."""
     ids = [encode_prompt(tokenizer, prompt) for prompt in prompts]
-    return generate_ids(model, ids, sampling, stop_ids=end_ids(tokenizer), tokenizer=tokenizer, n=n, on_token=on_token)
+    return generate_ids(model, ids, sampling, stop_ids=end_ids(tokenizer), tokenizer=tokenizer, n=n)
 
 
 def generate_ids(
@@ -127,7 +156,6 @@ def generate_ids(
     stop_ids: Collection[int] = (),
     tokenizer: "Tokenizer | None" = None,
     n: int = 1,
-    on_token: Callable[[Token], None] | None = None,
 ) -> list[Completion]:
     """Continues prompts of token ids in one batch.
 
@@ -138,7 +166,6 @@ def generate_ids(
         stop_ids: ids that end a continuation.
         tokenizer: makes the completions' texts; needed when there are stop strings.
         n: how many continuations of each prompt.
-        on_token: called with each token as it comes.
 
     Returns:
         `n` completions for each prompt, prompt by prompt.
@@ -157,8 +184,6 @@ def generate_ids(
             rows[token.row].add(token)
             if rows[token.row].reason:
                 decoding.stop(token.row)
-            if on_token:
-                on_token(token)
     return [row.completion(sampling.logprobs is not None) for row in rows]
 
 

@@ -104,7 +104,7 @@ class LocalChatModel:
         kept = self.chat.fit(messages, context - room, tools=described)
         return self.chat.render(kept, add_generation_prompt=True, tools=described).ids
 
-    def take_state(self, prompt: list[int]) -> "State | None":
+    def _take_state(self, prompt: list[int]) -> "State | None":
         """The remembered cache cut to what it shares with `prompt`; None when it shares nothing.
 
         It is taken away, so that two answers made at the same time never write to the same one.
@@ -124,7 +124,7 @@ class LocalChatModel:
         state.truncate(same)
         return state
 
-    def keep_state(self, ids: list[int], state: "State | None") -> None:
+    def _keep_state(self, ids: list[int], state: "State | None") -> None:
         """Remembers a cache that holds the first `state.length` of `ids`."""
         self._memory = None if state is None else (ids[: state.length], state)
 
@@ -145,7 +145,7 @@ class _Turn:
     def pieces(self) -> Iterator[Text | ToolCall]:
         """Generates the turn."""
         owner, splitter = self.owner, CallSplitter()
-        state = owner.take_state(self.prompt)
+        state = owner._take_state(self.prompt)
         cached = 0 if state is None else state.length
         text = TextStream(decoder_of(owner.tokenizer, at_start=True), self.sampling.stop)
         stop_ids = end_ids(owner.tokenizer)
@@ -165,7 +165,7 @@ class _Turn:
             yield from self._pieces(splitter.flush())
         finally:
             self.usage = Usage(len(self.prompt), len(ids), cached)
-            owner.keep_state(self.prompt + ids, decoding.state)
+            owner._keep_state(self.prompt + ids, decoding.state)
 
     def _pieces(self, parts: Iterator[tuple[str, str]]) -> Iterator[Text | ToolCall]:
         for kind, content in parts:

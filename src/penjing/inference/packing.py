@@ -92,9 +92,10 @@ def packed_before(model: nn.Module, rows: int) -> list[PackedWeight]:
 
 @contextmanager
 def using(packed: Sequence[PackedWeight]) -> Iterator[None]:
-    """While it lasts, the maps use their packed weights."""
+    """While it lasts, the maps use their packed weights; not in autocast, which chooses dtypes product by product."""
+    active = not torch.is_autocast_enabled("cpu")
     for weight in packed:
-        weight.active = True
+        weight.active = active
     try:
         yield
     finally:
@@ -130,5 +131,6 @@ def _stamp(linear: Linear) -> tuple[int, ...]:
         if parameter is not None:
             bits = parameter.detach().flatten()
             wide = bits.view(torch.int64 if bits.nbytes % 8 == 0 else torch.int16)
-            stamp += [parameter.data_ptr(), parameter._version, int(wide.sum())]
+            version = 0 if parameter.is_inference() else parameter._version  # made in inference mode: not counted
+            stamp += [parameter.data_ptr(), version, int(wide.sum())]
     return tuple(stamp)
