@@ -14,11 +14,17 @@ from penjing.data.packing import Tokens
 from penjing.data.world import document
 from penjing.evaluation.loss import mean_loss
 from penjing.models.language_model import LanguageModel
+from penjing.nn.attention import Attention
+from penjing.nn.block import Block
+from penjing.nn.norms import RMSNorm
+from penjing.nn.rope import Rope
+from penjing.nn.swiglu import SwiGLU
 from penjing.tokenizer import Tokenizer
 from penjing.training.adamw import AdamW
 from penjing.training.engine import Engine
+from penjing.training.muon import Muon
 from penjing.training.objectives import Objective, next_token
-from penjing.training.schedules import Linear
+from penjing.training.schedules import Linear, Schedule
 
 
 def arguments(name: str, description: str | None, **more: int) -> argparse.Namespace:
@@ -64,21 +70,37 @@ class Stream:
         return f"token {token}"
 
 
+def llama(vocab: int, context: int, width: int = 64, layers: int = 3, heads: int = 4) -> LanguageModel:
+    """A small LLaMA with QK-norm."""
+    norm = RMSNorm.Config()
+    mixer = Attention.Config(heads=heads, rope=Rope.Config(), qk_norm=norm)
+    block = Block.Config(mixer=mixer, mlp=SwiGLU.Config(hidden=width // 3 * 8), norm=norm)
+    return LanguageModel.Config(vocab, width, (block,) * layers, context, norm, tied=True).build()
+
+
 def train(
     model: LanguageModel,
     batches: Iterator[TokenBatch],
     steps: int,
-    learning_rate: float,
+    optimizer: float | AdamW.Config | Muon.Config,
     held_out: Callable[[], Iterator[TokenBatch]],
     *,
     objective: Objective = next_token,
     checks: int = 10,
+    schedule: Schedule | None = None,
+    start: bool = True,
 ) -> list[tuple[int, float]]:
-    """A short run of AdamW from a fixed start; (step, validation loss) as it went."""
-    model.initialise(torch.Generator().manual_seed(1))
+    """A short run, by default from a fixed start; (step, validation loss) as it went.
+
+    A number for `optimizer` is the learning rate of AdamW.
+    """
+    if start:
+        model.initialise(torch.Generator().manual_seed(1))
     torch.manual_seed(1)
-    engine = Engine(model, objective, AdamW.Config(learning_rate=learning_rate))
-    schedule, measured = Linear(warmup=0.1), []
+    if isinstance(optimizer, float):
+        optimizer = AdamW.Config(learning_rate=optimizer)
+    engine = Engine(model, objective, optimizer)
+    schedule, measured = schedule or Linear(warmup=0.1), []
     for step in range(1, steps + 1):
         model.train()
         engine.step([next(batches)], schedule((step - 0.5) / steps))
