@@ -126,7 +126,9 @@ def save(
     *,
     generation: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes a Hugging Face folder, whole or not at all. An older model there is replaced, its other files are kept.
+    """Writes a Hugging Face folder, whole or not at all.
+
+    An older model there is replaced; the folder's other files stay, a tokenizer too when none is given.
 
     Args:
         folder: where to; made when missing.

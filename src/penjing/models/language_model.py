@@ -112,8 +112,7 @@ class LanguageModel(nn.Module):
             positions: where each token stands in its document; None counts from each document's start, or goes on from
                 the state's last token.
             documents: tokens with the same number in a row see each other; -1 is padding. None: each row is one
-            document
-                (or goes on with the state's last one).
+                document, or goes on with the state's last one.
             state: what earlier calls read; updated in place. A pass with a state is inference: it has no gradient.
 
         Raises:
