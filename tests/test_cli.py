@@ -1,4 +1,4 @@
-"""The command line as a user meets it: help everywhere; for each thing that can be wrong a line or two and exit code 2."""
+"""The command line as a user meets it: help everywhere; for all that can be wrong a line or two and exit code 2."""
 
 import json
 import shutil
