@@ -14,7 +14,7 @@ DOCS = ROOT / "docs"
 PATH = DOCS / "path"
 CHAPTERS = sorted(page for page in PATH.glob("*.md") if not page.name.endswith(".zh.md"))
 PAGES = sorted([*PATH.glob("*.md"), *DOCS.glob("index*.md")])
-OURS = ("01", "02", "03", "04", "05", "06")
+OURS = ("01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11", "12")
 ANSWERS = Path(__file__).parent / "answers"
 
 MISTAKES = {
@@ -39,6 +39,38 @@ MISTAKES = {
     "06": [
         ("best fit of another kind", "import best_fit", "import efficiency as best_fit"),
         ("no restart", "range(length)", "range(9, 9 + length)"),
+    ],
+    "07": [
+        ("the mean of means", "gradient * count for", "gradient * sum(tokens) / len(tokens) for"),
+        ("no decay", "weight_decay=weight_decay", "weight_decay=0"),
+    ],
+    "08": [
+        ("tall ones untouched", "near.mT if tall", "matrix if tall"),
+        ("the gradient itself", "left @ right", "gradient"),
+    ],
+    "09": [
+        ("not rescaled", "[0].softmax(-1)", "[0].exp()"),
+        ("heat the wrong way", "[None], temperature)", "[None], 1 / temperature)"),
+    ],
+    "10": [
+        ("everything scored", "window.first, window.end", "window.begin, window.end"),
+        ("the unigram", "vocab, dtype=np.int64)).bigram", "vocab, dtype=np.int64)).unigram"),
+    ],
+    "11": [
+        ("no end of turn", "[learned] * (len(said) + 1) + [False]", "[learned] * len(said) + [False, False]"),
+        ("not shifted", "mask[:, 1:]", "mask[:, :-1]"),
+    ],
+    "12": [
+        (
+            "one character too many",
+            "import conditional_entropy as entropy  # noqa: F401",
+            "import conditional_entropy\n\n\ndef entropy(text, n):\n    return conditional_entropy(text, n + 1)\n\n",
+        ),
+        (
+            "another confidence",
+            "import wilson as interval  # noqa: F401",
+            "import wilson\n\n\ndef interval(right, items):\n    return wilson(right, items, 1.0)",
+        ),
     ],
 }
 """By chapter, for each of its two exercises in turn: what is wrong, what of our answers is replaced, and by what."""
