@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -177,3 +178,16 @@ def test_an_exercise_that_is_not_written_yet_is_named(chapter: str, check: Modul
     (tmp_path / "answer.py").write_text("", encoding="utf-8")
     assert check.checks.main([str(tmp_path / "answer.py")]) == 1
     assert capsys.readouterr().out.count("not written yet") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", ["01", "02", "03", "04", "05", "06"])
+def test_an_experiment_still_runs(number: str, tmp_path: Path):
+    """Two steps on few documents: it prints, and draws its picture."""
+    (script,) = (PATH / "experiments").glob(f"{number}_*.py")
+    few = [] if number == "01" else ["--steps", "2"]
+    command = [sys.executable, str(script), "--documents", "300", "--out", str(tmp_path), *few]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+    assert (tmp_path / f"{script.stem.replace('_', '-')}.png").stat().st_size > 10_000
