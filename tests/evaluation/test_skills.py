@@ -128,6 +128,30 @@ def test_a_base_model_is_asked_as_its_pretraining_text_asks(language):
         assert item.prompt[-1]["role"] == "user"
 
 
+class Saying(torch.nn.Module):
+    """A language model that continues anything with one text."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.config, self.embedding, self.new_state = RANDOM.config, RANDOM.embedding, RANDOM.new_state
+        self.head, self.ids, self.said = torch.nn.Identity(), TOKENIZER.encode(text), 0
+
+    def hidden(self, tokens, positions=None, documents=None, state=None):
+        self.said = 0 if tokens.shape[1] > 1 else self.said + 1
+        return 9.0 * torch.nn.functional.one_hot(
+            torch.full((len(tokens), 1), self.ids[self.said % len(self.ids)]), self.config.vocab
+        )
+
+
+def test_a_base_model_answers_one_line():
+    """What it goes on to write, as a base model does, is not part of its answer."""
+    item = dialogue(0, split="heldout", language="en", skill=skills()[0].name)
+    model = Saying(f" {item.answer}\nQuestion: and what")
+    report = evaluate(model, TOKENIZER, items_per_skill=1, skills=[skills()[0].name], languages=("en",), base=True)
+    assert report.examples[0].answer == item.answer.strip()
+    assert report.overall.right == 1
+
+
 def test_a_calculator_call_is_answered_in_the_loop():
     """A scripted chat model that calls the calculator gets the result that the world's own calculator gives."""
     from penjing.data.world.calculator import call

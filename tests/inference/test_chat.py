@@ -132,6 +132,15 @@ def test_a_remembered_conversation_is_answered_as_a_new_one(seed):
     )
 
 
+def test_the_same_conversation_may_be_answered_again():
+    """As when a user wants another answer: all of the prompt but its last token is remembered; the same answer."""
+    model, sampling = LocalChatModel(RANDOM, TOKENIZER), Sampling(seed=4, max_new_tokens=15)
+    *first, end = model.stream(user("the first"), sampling)
+    *second, again = model.stream(user("the first"), sampling)
+    assert second == first
+    assert again.usage == Usage(end.usage.prompt_tokens, end.usage.completion_tokens, end.usage.prompt_tokens - 1)
+
+
 def test_a_broken_off_answer_leaves_the_memory_right():
     """The iterator is closed after a few pieces; the next answer is that of a new model."""
     sampling = Sampling(seed=1, max_new_tokens=30)

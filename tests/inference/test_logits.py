@@ -114,7 +114,7 @@ def test_draws_follow_the_distribution():
 
 
 def test_a_draw_never_takes_an_impossible_token():
-    """The extremes of [0, 1) with impossible tokens at both ends and between."""
-    logits = torch.tensor([[-INF, 0.0, -INF, -20.0, -INF]]).expand(2, -1)
-    found = ours.draw(logits, torch.tensor([0.0, math.nextafter(1.0, 0.0)], dtype=torch.float64))
-    assert found.tolist() == [1, 3]
+    """The extremes of [0, 1), and 1, to which float32 rounds; impossible tokens at both ends and between."""
+    logits = torch.tensor([[-INF, 0.0, -INF, -20.0, -INF]]).expand(3, -1)
+    found = ours.draw(logits, torch.tensor([0.0, math.nextafter(1.0, 0.0), 1.0], dtype=torch.float64))
+    assert found.tolist() == [1, 3, 3]

@@ -64,7 +64,7 @@ def test_generation_is_the_same_before_with_and_after_packing(monkeypatch, promp
 
 
 @needs_packing
-@pytest.mark.parametrize("change", ["optimizer", "data", "bias", "replace", "load"])
+@pytest.mark.parametrize("change", ["optimizer", "data", "bias", "replace", "permute", "load"])
 def test_changed_weights_are_never_served_from_an_old_packing(change):
     """However the weights change, also unseen by PyTorch's version counter, generation is that of the new ones."""
     model = tiny.model()
@@ -82,6 +82,8 @@ def test_changed_weights_are_never_served_from_an_old_packing(change):
                 linear.bias.data.add_(5)
             case "replace":
                 linear.weight = torch.nn.Parameter(-linear.weight)
+            case "permute":
+                linear.weight = torch.nn.Parameter(linear.weight.flip(0).contiguous())
             case "load":
                 model.load_state_dict(tiny.model(seed=1).state_dict(), strict=False)
     fresh = copy.deepcopy(model)
