@@ -83,7 +83,9 @@ def test_changed_weights_are_never_served_from_an_old_packing(change):
             case "replace":
                 linear.weight = torch.nn.Parameter(-linear.weight)
             case "permute":
-                linear.weight = torch.nn.Parameter(linear.weight.flip(0).contiguous())
+                old, linear.weight = linear.weight, torch.nn.Parameter(linear.weight.flip(0).contiguous())
+                while linear.weight._version < old._version:  # same count, same sum, another weight
+                    linear.weight.add_(0)
             case "load":
                 model.load_state_dict(tiny.model(seed=1).state_dict(), strict=False)
     fresh = copy.deepcopy(model)
