@@ -1,8 +1,11 @@
 """Is my loss normal? What a model must beat before it has learnt anything: uniform, unigram and bigram predictions.
 
-    uniform   p(b) = 1 / vocab                                     the loss of an untrained model: ln(vocab) nats a
-    token unigram   p(b) = (count(b) + 1) / (tokens + vocab)             knows how often each token occurs bigram
-    p(b | a) = (count(a, b) + kinds(a) * unigram(b)) / (count(a) + kinds(a))     knows the token before, too
+    uniform   p(b) = 1 / vocab
+    unigram   p(b) = (count(b) + 1) / (tokens + vocab)
+    bigram    p(b | a) = (count(a, b) + kinds(a) * unigram(b)) / (count(a) + kinds(a))
+
+The first is the loss of an untrained model, ln(vocab) nats a token; the second knows how often each token occurs, the
+third the token before, too.
 
 `kinds(a)` is the number of different tokens seen after a: the more of them, the likelier an unseen one (Witten-Bell).
 
