@@ -34,7 +34,7 @@ bench: .venv/installed-dev ## side by side with the peers: tokenizer, training, 
 	$(BIN)/python benchmarks/generation.py
 
 docs: .venv/installed-docs ## build the learning path into site/
-	$(BIN)/mkdocs build --strict -q
+	$(BIN)/mkdocs build --strict
 
 docs-serve: .venv/installed-docs ## read the learning path in a browser
 	$(BIN)/mkdocs serve
