@@ -8,7 +8,7 @@ import typer
 def doctor(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
 ) -> None:
-    r"""Measures this machine: device, cores, memory, disk, speed in fp32 and bf16, and what will be chosen and why.
+    """Measures this machine: device, cores, memory, disk, speed in fp32 and bf16, and what will be chosen and why.
 
     \b
     Examples:
