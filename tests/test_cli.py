@@ -65,8 +65,8 @@ def test_no_words_at_all_show_the_help(say):
     assert "run" in say().out
 
 
-def refused(said: Said, *parts: str) -> None:
-    """Exit code 2, nothing on standard output, a short message with these parts, no traceback."""
+def assert_refused(said: Said, *parts: str) -> None:
+    """Exit code 2 and a message of at most two lines with these parts, no traceback."""
     assert said.code == 2
     assert "Traceback" not in said.err
     assert len(said.err.strip().splitlines()) <= 2
@@ -75,16 +75,16 @@ def refused(said: Said, *parts: str) -> None:
 
 
 def test_a_missing_file_is_named(say):
-    refused(say("run", "shakespeare", "--data", "nowhere.txt"), "nowhere.txt")
+    assert_refused(say("run", "shakespeare", "--data", "nowhere.txt"), "nowhere.txt")
 
 
 def test_a_missing_model_is_named(say, tmp_path):
-    refused(say("generate", str(tmp_path / "nothing"), "Hello"), "nothing")
+    assert_refused(say("generate", str(tmp_path / "nothing"), "Hello"), "nothing")
 
 
 def test_an_empty_corpus_is_refused(say, tmp_path):
     (tmp_path / "empty.txt").write_text("")
-    refused(
+    assert_refused(
         say("run", "shakespeare", "--data", str(tmp_path / "empty.txt"), "--out", str(tmp_path / "out")), "empty.txt"
     )
 
@@ -92,19 +92,19 @@ def test_an_empty_corpus_is_refused(say, tmp_path):
 def test_bytes_that_are_no_text_are_refused_with_their_place(say, tmp_path):
     (tmp_path / "bad.txt").write_bytes(b"good text\n" * 10 + b"\xff\xfe bad")
     said = say("run", "shakespeare", "--data", str(tmp_path / "bad.txt"), "--out", str(tmp_path / "out"))
-    refused(said, "bad.txt", "100")
+    assert_refused(said, "bad.txt", "100")
 
 
 def test_a_broken_line_of_jsonl_is_named(say, tmp_path):
     (tmp_path / "bad.jsonl").write_text('{"text": "one"}\n{"text": two}\n')
     said = say("run", "shakespeare", "--data", str(tmp_path / "bad.jsonl"), "--out", str(tmp_path / "out"))
-    refused(said, "bad.jsonl", "2")
+    assert_refused(said, "bad.jsonl", "2")
 
 
 def test_a_misspelt_key_of_a_recipe_is_refused_with_the_nearest(say, tmp_path):
     recipe = tmp_path / "mine.toml"
     recipe.write_text('data = "required"\n[tokenizer]\nvocub = 300\n')
-    refused(say("run", str(recipe)), "vocub", "did you mean 'vocab'")
+    assert_refused(say("run", str(recipe)), "vocub", "did you mean 'vocab'")
 
 
 def test_a_vocabulary_below_256_is_refused(say, tmp_path):
@@ -119,24 +119,24 @@ def test_a_vocabulary_below_256_is_refused(say, tmp_path):
         "--set",
         "tokenizer.vocab=200",
     )
-    refused(said, "256")
+    assert_refused(said, "256")
 
 
 def test_a_text_longer_than_the_context_is_refused_with_both_numbers(say, folder):
-    refused(say("generate", str(folder), "one " * 40, "--max-new-tokens", "5"), "32")
+    assert_refused(say("generate", str(folder), "one " * 40, "--max-new-tokens", "5"), "32")
 
 
 def test_truncated_weights_are_refused(say, folder):
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    refused(say("generate", str(folder), "one"), "model.safetensors")
+    assert_refused(say("generate", str(folder), "one"), "model.safetensors")
 
 
 def test_weights_of_another_shape_are_refused_by_name(say, folder):
     config = json.loads((folder / "config.json").read_text())
     config["intermediate_size"] = 2 * config["intermediate_size"]
     (folder / "config.json").write_text(json.dumps(config))
-    refused(say("generate", str(folder), "one"), "gate_proj")
+    assert_refused(say("generate", str(folder), "one"), "gate_proj")
 
 
 def test_a_text_is_continued(say, folder):
