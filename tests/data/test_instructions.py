@@ -161,3 +161,17 @@ def test_real_conversations_in_three_layouts(data, tokenizer):
         found = learned(validation_batches(rendered, 8192, 4, packing="best_fit"))
         assert {tokenizer.decode(run[:-1]) for run in found} <= texts
         assert all(run[-1] == END for run in found)
+
+
+def test_processes_render_the_same(tokenizer):
+    conversations = [
+        Conversation(({"role": "user", "content": f"What is {n}?"}, {"role": "assistant", "content": "A number. " * n}))
+        for n in range(1, 1200)
+    ]
+    told: list[int] = []
+    here = RenderedConversations(conversations, tokenizer, 64)
+    there = RenderedConversations(conversations, tokenizer, 64, workers=2, progress=told.append)
+    assert there.fingerprint == here.fingerprint
+    assert there.rendering == here.rendering
+    assert here.rendering.too_long > 0
+    assert told[-1] == len(conversations)

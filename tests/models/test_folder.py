@@ -4,15 +4,20 @@ import json
 import struct
 import subprocess
 import sys
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 import penjing
-from penjing.errors import CheckpointError, PenjingError
+from penjing.errors import CheckpointError, ConfigError, PenjingError
+from penjing.models import LanguageModel, register
 from penjing.models.families import family_of
+from penjing.models.families import penjing as own_family
 from penjing.models.folder import load_model, read_config, read_generation, save
+from penjing.nn.swiglu import SwiGLU
 from penjing.tokenizer import Tokenizer
 
 from ..nn.compositions import MODELS, build, tokens
@@ -322,3 +327,60 @@ def test_package_functions_load_and_save(folder, tmp_path):
         penjing.load(folder)
     penjing.save(tmp_path / "again", load_model(folder))
     assert torch.equal(load_model(tmp_path / "again")(tokens(1, 4)), load_model(folder)(tokens(1, 4)))
+
+
+class Gated(nn.Module):
+    """A perceptron that Penjing does not have."""
+
+    @dataclass(frozen=True)
+    class Config:
+        hidden: int
+
+        def build(self, width: int) -> "Gated":
+            return Gated(self, width)
+
+    def __init__(self, config: Config, width: int):
+        super().__init__()
+        self.inner = SwiGLU(SwiGLU.Config(config.hidden), width)
+
+    def forward(self, x):
+        return self.inner(x).tanh()
+
+    def initialise(self, generator, std, output_std):
+        self.inner.initialise(generator, std, output_std)
+
+
+def own_layer() -> LanguageModel:
+    config = build().config
+    layers = tuple(replace(block, mlp=Gated.Config(hidden=24)) for block in config.layers)
+    model = replace(config, layers=layers).build()
+    model.initialise(torch.Generator().manual_seed(0))
+    return model
+
+
+def test_a_layer_of_ones_own_is_registered_and_then_saved_and_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr(own_family, "CLASSES", dict(own_family.CLASSES))
+    with pytest.raises(CheckpointError, match=r"Gated\.Config is not one of Penjing's layers.*register"):
+        save(tmp_path / "model", own_layer())
+    assert not (tmp_path / "model").exists()
+    assert register(Gated.Config) is Gated.Config
+    register(Gated.Config)  # a second time does no harm
+    model = own_layer()
+    save(tmp_path / "model", model)
+    assert torch.equal(load_model(tmp_path / "model")(tokens(1, 4)), model(tokens(1, 4)))
+    del own_family.CLASSES["Gated"]
+    with pytest.raises(CheckpointError, match=r"no layer type 'Gated'.*register"):
+        load_model(tmp_path / "model")
+
+
+def test_a_registered_name_belongs_to_one_class(monkeypatch):
+    monkeypatch.setattr(own_family, "CLASSES", dict(own_family.CLASSES))
+
+    @dataclass(frozen=True)
+    class Attention:
+        heads: int
+
+    with pytest.raises(ConfigError, match="already a layer called Attention"):
+        register(Attention)
+    with pytest.raises(ConfigError, match="no dataclass"):
+        register(int)

@@ -6,6 +6,7 @@ import json
 import signal
 import struct
 import sys
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import pytest
@@ -14,8 +15,9 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import penjing.training.trainer as trainer_module
-from penjing.errors import ConfigError, TrainingError
+from penjing.errors import CheckpointError, ConfigError, TrainingError
 from penjing.models.folder import load_model
+from penjing.nn.norms import RMSNorm
 from penjing.training.budget import Budget
 from penjing.training.metrics import MetricsLog, read_metrics
 from penjing.training.objectives import Loss
@@ -318,3 +320,16 @@ def test_gradient_checkpointing_changes_nothing(tmp_path):
         trainer.run()
         ends.append(list(trainer.model.parameters()))
     assert all(torch.equal(one, other) for one, other in zip(*ends, strict=True))
+
+
+def test_a_model_that_no_checkpoint_can_hold_is_refused_before_training(tmp_path):
+    class Unknown(RMSNorm):
+        @dataclass(frozen=True)
+        class Config(RMSNorm.Config):
+            pass
+
+    config = tiny.model().config
+    model = replace(config, norm=Unknown.Config()).build()
+    with pytest.raises(CheckpointError, match=r"Unknown\.Config is not one of Penjing's layers"):
+        tiny.trainer(tmp_path, model=model).run()
+    assert not list(tmp_path.rglob("*.jsonl"))

@@ -71,9 +71,10 @@ def trainer(out: Path, *, steps: int = 12, optimizer: str = "adamw", dropout: fl
     """A run of the tiny model; what `Trainer.Config` knows may be given by name, other things go to the trainer."""
     beside = {name: more.pop(name) for name in ("validate", "sample", "tokenizer", "console") if name in more}
     loader = more.pop("loader", None) or CountingLoader()
+    built = more.pop("model", None) or model(dropout)
     settings = {"precision": "fp32", "device": "cpu", "display": "quiet", "budget": Budget(steps=steps), **more}
     config = Trainer.Config(optimizer=OPTIMIZERS[optimizer], **settings)
-    return config.build(model(dropout), next_token, loader, out, **beside)
+    return config.build(built, next_token, loader, out, **beside)
 
 
 def run(out: Path, **more: Any) -> Result:

@@ -10,6 +10,7 @@ The end tokens `e` are predicted, but need not be seen: no document follows anot
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Int
@@ -32,7 +33,7 @@ class TokenBatch:
     origin: str = ""
     """Where the batch came from (shard and offset), for error messages."""
 
-    @property
+    @cached_property
     def weight(self) -> int:
         """How many predictions count."""
         return int(self.mask.sum())
@@ -43,7 +44,7 @@ class TokenBatch:
         def move(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else tensor.to(device, non_blocking=True)
 
-        return TokenBatch(
+        moved = TokenBatch(
             self.tokens.to(device, non_blocking=True),
             self.targets.to(device, non_blocking=True),
             self.mask.to(device, non_blocking=True),
@@ -51,3 +52,5 @@ class TokenBatch:
             move(self.documents),
             self.origin,
         )
+        moved.__dict__["weight"] = self.weight  # counted where the mask is: asking a GPU would wait for it
+        return moved

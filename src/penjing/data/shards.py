@@ -14,9 +14,7 @@ hand, on any number of threads, with the same result.
 
 import hashlib
 import itertools
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, get_origin
@@ -28,6 +26,7 @@ from penjing.data.corpus import Document
 from penjing.data.streams import whole_characters
 from penjing.errors import DataError
 from penjing.files import atomic_folder, read_json, write_json
+from penjing.workers import in_order
 
 if TYPE_CHECKING:
     from penjing.tokenizer.tokenizer import Tokenizer
@@ -185,7 +184,7 @@ def write(
         dtype = "<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4"
         bos = tokenizer.bos_id if tokenizer.adds_bos else None
         with _Writer(temporary, np.dtype(dtype), bos, eos, file_tokens) as writer:
-            for pieces in _in_order(_Encoder(tokenizer), _tasks(documents), workers):
+            for pieces in in_order(_Encoder(tokenizer), _tasks(documents), workers):
                 for piece in pieces:
                     writer.add(piece)
                 if progress is not None:
@@ -332,23 +331,6 @@ def _tasks(
             task, size = [], 0
     if task:
         yield task
-
-
-def _in_order(
-    encode: _Encoder, tasks: Iterator[list[Document | NDArray[np.integer[Any]]]], workers: int
-) -> Iterator[list[_Piece]]:
-    """What `encode` makes of each task, in order, with `workers` threads and at most two tasks for each in hand."""
-    if workers <= 1:
-        yield from map(encode, tasks)
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[list[_Piece]]] = deque()
-        for task in tasks:
-            waiting.append(pool.submit(encode, task))
-            if len(waiting) >= 2 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def _token_file(number: int) -> str:

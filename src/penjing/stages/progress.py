@@ -13,6 +13,9 @@ Report = Callable[..., None]
 @contextmanager
 def track(console: Console, title: str) -> Iterator[Report]:
     """Shows how far a piece of work is; the bar goes away when the work is done."""
+    if not console.is_terminal:
+        yield lambda done, total=0: None
+        return
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
         task = progress.add_task(title, total=None)

@@ -1,5 +1,6 @@
 """The stages that train: from random weights to a language model, and from that to one that answers."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from penjing.errors import ConfigError, DataError
 from penjing.recipe import Interrupted, Stage, Workshop
 from penjing.stages.data import Shards, World, load_tokenizer
+from penjing.stages.progress import track
 from penjing.stages.settings import Model, Training
 
 if TYPE_CHECKING:
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from penjing.tokenizer import Tokenizer
 
 _SAMPLE_TOKENS = 60
+_WORTH_PROCESSES = 5_000
+"""Conversations from which on it takes longer to render them than to start processes that do."""
 
 
 class Pretrain(Stage):
@@ -86,7 +90,11 @@ class Instruct(Stage):
             )
         border = len(conversations) - self.validation
         config = InstructionLoader.Config(batch=self.training.batch, context=row, seed=workshop.recipe.seed)
-        loader = config.build(conversations[:border], tokenizer)
+        workers = (os.cpu_count() or 1) if border > _WORTH_PROCESSES else 1
+        with track(workshop.output, "rendering the conversations") as report:
+            loader = config.build(
+                conversations[:border], tokenizer, workers=workers, progress=lambda done: report(done, border)
+            )
         workshop.output.print(f"  {loader.rendering}")
         held_out = RenderedConversations(conversations[border:], tokenizer, row)
         batches = list(validation_batches(held_out, row, self.training.batch, packing="best_fit"))

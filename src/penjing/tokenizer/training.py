@@ -9,9 +9,9 @@ the files are cut into blocks, nor on the order of the documents.
 import codecs
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
 from itertools import chain
-from multiprocessing import get_context
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -24,6 +24,7 @@ from penjing.tokenizer.bpe import BYTE_ORDER, BytePairModel
 from penjing.tokenizer.counting import ChunkCounter
 from penjing.tokenizer.patterns import SplitPattern
 from penjing.tokenizer.scan import chunk_ends, utf8
+from penjing.workers import in_order
 
 BLOCK = 4 << 20
 """How many bytes of text a worker is given at a time."""
@@ -92,14 +93,14 @@ def count_chunks(blocks: Iterable[Block], pattern: SplitPattern, workers: int) -
     """How often each different chunk occurs in `blocks`; at most two blocks a worker are held at a time."""
     counters = [ChunkCounter() for _ in range(workers)]
     if None in pattern.rules:
-        for counted in _spread(_count_by_regex, ((pattern, block) for block in blocks), workers, processes=True):
+        for counted in in_order(partial(_count_by_regex, pattern), blocks, workers, processes=True):
             content, ends, weights = counted
             counters[0].add(np.frombuffer(content, dtype=np.uint8), ends, weights)
         return counters[0]
     idle: SimpleQueue[ChunkCounter] = SimpleQueue()
     for counter in counters:
         idle.put(counter)
-    for _ in _spread(_count_by_scan, ((pattern, block, idle) for block in blocks), workers, processes=False):
+    for _ in in_order(partial(_count_by_scan, pattern, idle), blocks, workers):
         pass
     largest = max(counters, key=len)
     for counter in counters:
@@ -108,7 +109,7 @@ def count_chunks(blocks: Iterable[Block], pattern: SplitPattern, workers: int) -
     return largest
 
 
-def _count_by_scan(pattern: SplitPattern, block: Block, idle: "SimpleQueue[ChunkCounter]") -> None:
+def _count_by_scan(pattern: SplitPattern, idle: "SimpleQueue[ChunkCounter]", block: Block) -> None:
     data = np.frombuffer(block[0], dtype=np.uint8)
     ends = chunk_ends(pattern, data, np.array(block[1], dtype=np.int64))
     counter = idle.get()
@@ -127,23 +128,6 @@ def _count_by_regex(pattern: SplitPattern, block: Block) -> tuple[bytes, np.ndar
     chunks = [chunk.encode() for chunk in counts]
     lengths = np.fromiter(map(len, chunks), dtype=np.int64, count=len(chunks))
     return b"".join(chunks), np.cumsum(lengths), np.fromiter(counts.values(), dtype=np.int64, count=len(chunks))
-
-
-def _spread(work: Callable, jobs: Iterable[tuple], workers: int, *, processes: bool) -> Iterator:  # type: ignore[type-arg]
-    """The results of `work(*job)` in any order, `workers` at a time; jobs are taken as they are needed."""
-    if workers == 1:
-        for job in jobs:
-            yield work(*job)
-        return
-    pool: Executor
-    with ProcessPoolExecutor(workers, get_context("spawn")) if processes else ThreadPoolExecutor(workers) as pool:
-        running: set[Future] = set()  # type: ignore[type-arg]
-        for job in jobs:
-            running.add(pool.submit(work, *job))
-            if len(running) >= 2 * workers:
-                done, running = wait(running, return_when="FIRST_COMPLETED")
-                yield from (future.result() for future in done)
-        yield from (future.result() for future in running)
 
 
 def _learn(counter: ChunkCounter, tokens: int, least: int, progress: Progress | None) -> np.ndarray:

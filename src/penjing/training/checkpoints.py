@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from penjing.errors import CheckpointError, PenjingError, TrainingError
 from penjing.files import atomic_folder, read_json
+from penjing.models.families import family_of
 from penjing.models.folder import load_model, write_into
 from penjing.models.language_model import LanguageModel
 from penjing.training import randomness
@@ -178,6 +179,12 @@ def save_model(folder: Path, model: nn.Module, tokenizer: Any = None) -> None:
         write_into(folder, model, tokenizer)
     else:
         _write(folder / _WEIGHTS, _tensors(model))
+
+
+def check_savable(model: nn.Module) -> None:
+    """Raises CheckpointError when no checkpoint could hold the model: better before hours of training than after."""
+    if isinstance(model, LanguageModel):
+        family_of(model.config)
 
 
 def load_weights(folder: Path, model: nn.Module) -> None:

@@ -30,7 +30,7 @@ from penjing.files import atomic_folder
 from penjing.training import identity, randomness
 from penjing.training.adamw import AdamW
 from penjing.training.budget import Budget, Spent
-from penjing.training.checkpoints import Checkpoint, Checkpoints, save_model
+from penjing.training.checkpoints import Checkpoint, Checkpoints, check_savable, save_model
 from penjing.training.engine import (
     Engine,
     NotFinite,
@@ -163,7 +163,9 @@ class Trainer:
         Raises:
             TrainingError: a loss or gradient is not finite, a checkpoint cannot be written, or the folder holds
                 another run.
+            CheckpointError: a layer of the model is one that no folder can hold.
         """
+        check_savable(self.model)
         self._clock = time.perf_counter()
         with Interrupt() as interrupt, ExitStack() as stack:
             stack.callback(self._display.close)

@@ -5,13 +5,14 @@ Each line depends on its own seed alone, so the files are the same whatever the 
 
 import json
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
-from multiprocessing import get_context
+from itertools import chain, islice
 from pathlib import Path
 
 from penjing.data.world import dialogue, document
 from penjing.files import atomic_file
+from penjing.workers import in_order
 
 _BATCH = 500
 _VALIDATION_SEEDS = 500_000_000  # unseen seeds of the same world start here; training never reaches them
@@ -55,12 +56,12 @@ def write_world(
     }
     total, done = documents + dialogues + validation, 0
     paths = {}
-    # spawned, not forked: torch's threads do not survive a fork
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    batches = chain.from_iterable(order.batches() for order in orders.values())
+    with closing(in_order(_write, batches, workers, processes=True)) as written:
         for name, order in orders.items():
             paths[name] = folder / f"{name}.jsonl"
             with atomic_file(paths[name]) as temporary, temporary.open("w", encoding="utf-8") as file:
-                for lines in pool.map(_write, order.batches()) if workers > 1 else map(_write, order.batches()):
+                for lines in islice(written, len(list(order.batches()))):
                     file.writelines(lines)
                     done += len(lines)
                     if on_progress:

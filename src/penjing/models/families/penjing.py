@@ -7,7 +7,7 @@ fields that differ from their defaults. Runs of equal blocks are written once:
         "layers": [{"repeat": 6, "of": {"type": "ParallelBlock", "mixer": {"type": "Attention", "heads": 4, ...},
         ...}}]}}
 
-A new layer joins by one line in `CLASSES`.
+A new layer joins by one line in `CLASSES`, and one that is not Penjing's by `register`.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from itertools import groupby
 from typing import Any
 
-from penjing.errors import CheckpointError, nearest
+from penjing.errors import CheckpointError, ConfigError, nearest
 from penjing.models.families.family import MAX_LAYERS, Family, Fields
 from penjing.models.language_model import LanguageModel
 from penjing.nn.attention import Attention
@@ -42,7 +42,31 @@ CLASSES: dict[str, Any] = {
     "YarnScaling": YarnScaling,
     "Llama3Scaling": Llama3Scaling,
 }
-NAMES = {config: name for name, config in CLASSES.items()}
+
+
+def register(config: type) -> type:
+    """Makes a layer of one's own a part of model folders.
+
+    It must be called where models are saved and, before, where they are loaded:
+
+        @register
+        class MyBlockConfig(Block.Config): ...      # or register(MyBlock.Config)
+
+    Args:
+        config: the layer's config, a frozen dataclass; its fields are plain values or other configs. It goes by its
+            qualified name, without a last part `Config`.
+
+    Raises:
+        ConfigError: it is no dataclass, or another class has that name.
+    """
+    name = config.__qualname__.removesuffix(".Config").rpartition(".")[2]
+    if not is_dataclass(config):
+        raise ConfigError(f"{config.__qualname__} is no dataclass; a layer's config is a frozen dataclass")
+    before = CLASSES.get(name, config)
+    if before is not config and (before.__module__, before.__qualname__) != (config.__module__, config.__qualname__):
+        raise ConfigError(f"there is already a layer called {name} ({before.__module__}.{before.__qualname__})")
+    CLASSES[name] = config
+    return config
 
 
 def encode(value: Any) -> Any:
@@ -52,8 +76,14 @@ def encode(value: Any) -> Any:
         return [encode(item) if count == 1 else {"repeat": count, "of": encode(item)} for item, count in runs]
     if not is_dataclass(value):
         return value
+    name = next((name for name, config in CLASSES.items() if config is type(value)), None)
+    if name is None:
+        raise CheckpointError(
+            f"{type(value).__qualname__} is not one of Penjing's layers, so no model folder can hold it; call "
+            "penjing.models.register on it, before saving and before loading"
+        )
     changed = {f.name: getattr(value, f.name) for f in fields(value) if getattr(value, f.name) != f.default}
-    return {"type": NAMES[type(value)], **{name: encode(item) for name, item in changed.items()}}
+    return {"type": name, **{name: encode(item) for name, item in changed.items()}}
 
 
 def decode(value: Any, place: str) -> Any:
@@ -68,7 +98,8 @@ def decode(value: Any, place: str) -> Any:
         return value
     name = value.get("type")
     if name not in CLASSES:
-        raise CheckpointError(f"{place}: there is no layer type {name!r}" + nearest(str(name), CLASSES))
+        own = " (a layer of one's own wants penjing.models.register first)"
+        raise CheckpointError(f"{place}: there is no layer type {name!r}" + nearest(str(name), CLASSES) + own)
     known = {field.name: field for field in fields(CLASSES[name])}
     given = {key: decode(item, f"{place}.{key}") for key, item in value.items() if key != "type"}
     for key, item in given.items():
@@ -102,6 +133,8 @@ def _check(value: Any, field: "Field[Any]", place: str) -> None:
     }
     plain = {kind for allowed in kinds.values() for kind in allowed}
     kind = field.type
+    if isinstance(kind, str) and kind not in plain:  # an annotation that was left as text
+        return
     fits = kind in kinds.get(type(value), set()) if kind in plain else not isinstance(value, bool | int | float | str)
     if not fits:
         raise CheckpointError(f"{place} is {value!r}, which does not fit")
