@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from penjing.errors import ConfigError
 from penjing.nn import kernels
-from penjing.nn.linear import Linear, initialise_linear
+from penjing.nn.linear import Linear, initialise_linear, together
 from penjing.nn.norms import LayerNorm, RMSNorm
 from penjing.nn.rope import Rope, rotate
 from penjing.nn.sequence import Sequence
@@ -95,9 +95,8 @@ class Attention(nn.Module):
     ) -> Float[Tensor, "batch seq width"]:
         """Each token's mixture of what it sees; with a state, also of what came before."""
         batch, seq, _ = x.shape
-        query = self.query(x).view(batch, seq, self.heads, self.head_dim)
-        key = self.key(x).view(batch, seq, self.kv_heads, self.head_dim)
-        value = self.value(x).view(batch, seq, self.kv_heads, self.head_dim)
+        projected = together(x, self.query, self.key, self.value)
+        query, key, value = (heads.unflatten(-1, (-1, self.head_dim)) for heads in projected)
         if self.query_norm is not None and self.key_norm is not None:
             query, key = self.query_norm(query).to(value.dtype), self.key_norm(key).to(value.dtype)
         if self.rope is not None:

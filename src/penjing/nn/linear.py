@@ -44,6 +44,18 @@ class Linear(nn.Linear):
         return product(x, self.weight, self.bias)
 
 
+def together(x: Float[Tensor, "*batch inputs"], *maps: Linear) -> tuple[Float[Tensor, "*batch outputs"], ...]:
+    """What several maps make of the same vectors: in training one product, which keeps a processor busier than three.
+
+    Their weights stay apart, as models are stored; below each other they are `maps` of one.
+    """
+    biases = [map_.bias for map_ in maps if map_.bias is not None]
+    plain = all(type(map_) is Linear for map_ in maps) and len(biases) in (0, len(maps))
+    if not (plain and torch.is_grad_enabled()) or torch.is_autocast_enabled(x.device.type):
+        return tuple(map_(x) for map_ in maps)
+    return _Together.apply(x, len(maps), *(map_.weight for map_ in maps), *biases)
+
+
 def product(
     x: Float[Tensor, "*batch inputs"], weight: Float[Tensor, "outputs inputs"], bias: Float[Tensor, " outputs"] | None
 ) -> Float[Tensor, "*batch outputs"]:
@@ -86,6 +98,31 @@ class _Product(torch.autograd.Function):
         x_grad = product(grad, weight.t(), None) if wants_x else None
         weight_grad = rows.t() @ x.flatten(0, -2) if wants_weight else None
         return x_grad, weight_grad, rows.sum(dim=0) if wants_bias else None
+
+
+class _Together(torch.autograd.Function):
+    """`_Product` of the weights below each other, its result cut into theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, count: int, *weights_and_biases: Tensor) -> tuple[Tensor, ...]:
+        weights, biases = weights_and_biases[:count], weights_and_biases[count:]
+        weight = torch.cat(weights)  # (all outputs, inputs)
+        ctx.save_for_backward(x, weight)
+        ctx.sizes, ctx.biases = [len(part) for part in weights], len(biases)
+        return product(x, weight, torch.cat(biases) if biases else None).split(ctx.sizes, dim=-1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        grad = torch.cat(grads, dim=-1)  # (..., all outputs)
+        rows = grad.flatten(0, -2)
+        x_grad = product(grad, weight.t(), None) if ctx.needs_input_grad[0] else None
+        parts: list[Tensor | None] = [None] * len(ctx.sizes)
+        if any(ctx.needs_input_grad[2 : 2 + len(parts)]):
+            parts = list((rows.t() @ x.flatten(0, -2)).split(ctx.sizes))
+        biases = list(rows.sum(dim=0).split(ctx.sizes)) if ctx.biases else []
+        return x_grad, None, *parts, *biases
 
 
 class Embedding(nn.Embedding):

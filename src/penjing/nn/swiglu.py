@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from penjing.nn.linear import Linear, initialise_linear
+from penjing.nn.linear import Linear, initialise_linear, together
 
 
 class SwiGLU(nn.Module):
@@ -40,7 +40,8 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
         """Gate, multiply, down."""
-        return self.down(F.silu(self.gate(x)) * self.up(x))
+        gate, up = together(x, self.gate, self.up)
+        return self.down(F.silu(gate) * up)
 
     def initialise(self, generator: torch.Generator, std: float, output_std: float) -> None:
         """Maps from N(0, std^2), the one that writes to the residual stream from N(0, output_std^2)."""
