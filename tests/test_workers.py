@@ -1,8 +1,10 @@
+import os
 import threading
 import time
 
 import pytest
 
+from penjing.errors import PenjingError
 from penjing.workers import in_order
 
 
@@ -56,3 +58,12 @@ def test_a_reader_may_stop_early():
     next(results)
     results.close()
     assert threading.active_count() == before
+
+
+def die(number: int) -> int:
+    os._exit(1)
+
+
+def test_a_process_that_dies_is_a_clear_error():
+    with pytest.raises(PenjingError, match="a worker process died"):
+        list(in_order(die, range(4), 2, processes=True))

@@ -1,10 +1,14 @@
 """Work on all cores: what a function makes of many tasks, in their order, with few of them in hand at a time."""
 
+import signal
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import Any, TypeVar
+
+from penjing.errors import PenjingError
 
 Task = TypeVar("Task")
 Made = TypeVar("Made")
@@ -23,6 +27,9 @@ def in_order(
         tasks: each worth a worker's while.
         workers: how many at a time; 1 works here, without threads or processes.
         processes: processes instead of threads, for work that holds Python's lock.
+
+    Raises:
+        PenjingError: a process died.
     """
     if workers <= 1:
         yield from map(work, tasks)
@@ -41,6 +48,8 @@ def in_order(
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    except BrokenProcessPool:
+        raise PenjingError("a worker process died; if it was for memory, use fewer workers") from None
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -48,6 +57,7 @@ def in_order(
 def _keep(work: Callable[[Any], Any]) -> None:
     global _kept
     _kept = work
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends its workers
 
 
 def _run(task: Any) -> Any:

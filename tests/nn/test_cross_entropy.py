@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+import penjing.nn.cross_entropy as module
 from penjing.nn.cross_entropy import cross_entropy
 from penjing.nn.head import Head
 
@@ -109,3 +110,28 @@ def test_bfloat16_accumulates_in_float32():
     assert loss.item() == pytest.approx(exact.item(), rel=1e-3)
     assert (head.weight.grad.double() - w.grad).norm() < 0.01 * w.grad.norm()
     assert (hidden.grad.double() - h.grad).norm() < 0.01 * h.grad.norm()
+
+
+def test_without_gradients_none_is_computed(monkeypatch):
+    """A head's weight wants a gradient even where autograd is off; computing it would double what validation costs."""
+    asked = []
+
+    def spy(logits, targets, softcap, wants_gradient):
+        asked.append(wants_gradient)
+        return loss_and_gradient(logits, targets, softcap, wants_gradient)
+
+    loss_and_gradient = module._loss_and_gradient
+    monkeypatch.setattr(module, "_loss_and_gradient", spy)
+    head, hidden = Head(8, 20), torch.randn(6, 8)
+    with torch.no_grad():
+        without = cross_entropy(hidden, head, torch.arange(6))
+    assert torch.equal(without, cross_entropy(hidden, head, torch.arange(6)))
+    assert asked == [False, True]
+
+
+def test_places_say_the_same_as_a_mask():
+    head, hidden, targets = Head(8, 20), torch.randn(2, 3, 8), torch.arange(6).view(2, 3)
+    head.weight.data.normal_()
+    mask = torch.tensor([[True, False, True], [False, False, True]])
+    by_places = cross_entropy(hidden, head, targets, counted=torch.tensor([0, 2, 5]))
+    assert torch.equal(by_places, cross_entropy(hidden, head, targets, mask))

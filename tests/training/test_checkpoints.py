@@ -72,6 +72,22 @@ def test_a_truncated_checkpoint_is_passed_over(tmp_path, capsys, file):
     assert result.step == 6
 
 
+def test_damaged_checkpoints_do_not_push_out_whole_ones(tmp_path, capsys):
+    """The newest is damaged and one is kept: what is saved before its step must stay, and the damage is said once."""
+    tiny.run(tmp_path, steps=6, checkpoint_every=2, keep=3)
+    for step in (4, 6):
+        (tmp_path / "checkpoints" / f"step-{step:06d}" / "trainer.json").write_text("{")
+    result = tiny.run(tmp_path, steps=3, checkpoint_every=1, keep=1, display="lines")
+    assert result.checkpoint.name == "step-000003"
+    assert result.checkpoint.exists()
+    assert " ".join(capsys.readouterr().out.split()).count("step-000006 is damaged") == 1
+
+
+def test_everyone_who_may_read_the_run_may_read_all_of_it(tmp_path):
+    result = tiny.run(tmp_path, steps=1)
+    assert len({file.stat().st_mode for file in result.checkpoint.iterdir()}) == 1
+
+
 @pytest.mark.parametrize(
     "fault", [OSError(errno.ENOSPC, "No space left on device"), SafetensorError("I/O error: No space left on device")]
 )

@@ -19,6 +19,8 @@ from penjing.errors import CheckpointError, ConfigError, TrainingError
 from penjing.models.folder import load_model
 from penjing.nn.norms import RMSNorm
 from penjing.training.budget import Budget
+from penjing.training.engine import compile_blocks
+from penjing.training.lock import only_run_in
 from penjing.training.metrics import MetricsLog, read_metrics
 from penjing.training.objectives import Loss
 from penjing.training.plots import running_mean
@@ -333,3 +335,46 @@ def test_a_model_that_no_checkpoint_can_hold_is_refused_before_training(tmp_path
     with pytest.raises(CheckpointError, match=r"Unknown\.Config is not one of Penjing's layers"):
         tiny.trainer(tmp_path, model=model).run()
     assert not list(tmp_path.rglob("*.jsonl"))
+
+
+def test_the_last_step_is_always_validated(tmp_path, monkeypatch):
+    """Also when the budget runs out while a checkpoint is written, between the last step and its validation."""
+    save = Trainer._save
+
+    def slow_save(self, engine):
+        save(self, engine)
+        self._spent = replace(self._spent, seconds=self._spent.seconds + 3600)
+
+    monkeypatch.setattr(Trainer, "_save", slow_save)
+    monkeypatch.setattr(Trainer, "_look_at_clock", lambda self: None)
+    result = tiny.run(
+        tmp_path, budget=Budget(minutes=30), validate_every=500, checkpoint_every=3, validate=lambda _: {"loss": 1.0}
+    )
+    assert (result.step, result.validation) == (3, {"loss": 1.0})
+    assert [line["step"] for line in read_metrics(tmp_path / "metrics.jsonl") if "validation" in line] == [3]
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path):
+    with only_run_in(tmp_path), pytest.raises(TrainingError, match="another run is writing into"):
+        tiny.run(tmp_path)
+    assert tiny.run(tmp_path, steps=2).step == 2
+
+
+def test_a_batch_of_another_size_is_another_run(tmp_path):
+    class Rows(tiny.CountingLoader):
+        rows = 4
+
+    class MoreRows(tiny.CountingLoader):
+        rows = 8
+
+    tiny.run(tmp_path, steps=2, loader=Rows())
+    with pytest.raises(TrainingError, match="rows was 4, is now 8"):
+        tiny.run(tmp_path, steps=4, loader=MoreRows())
+
+
+def test_compiled_blocks_are_as_before_afterwards():
+    model = tiny.model()
+    undo = compile_blocks(model)
+    assert all(block._compiled_call_impl is not None for block in model.blocks)
+    undo()
+    assert all(block._compiled_call_impl is None for block in model.blocks)

@@ -36,7 +36,12 @@ class TokenBatch:
     @cached_property
     def weight(self) -> int:
         """How many predictions count."""
-        return int(self.mask.sum())
+        return len(self.counted)
+
+    @cached_property
+    def counted(self) -> Int[Tensor, " counted"]:
+        """Which predictions count, as places in the flattened batch."""
+        return self.mask.flatten().nonzero().squeeze(1)
 
     def to(self, device: torch.device | str) -> "TokenBatch":
         """The same batch on another device."""
@@ -52,5 +57,5 @@ class TokenBatch:
             move(self.documents),
             self.origin,
         )
-        moved.__dict__["weight"] = self.weight  # counted where the mask is: asking a GPU would wait for it
+        moved.__dict__["counted"] = move(self.counted)  # found where the mask is: asking a GPU would wait for it
         return moved

@@ -88,6 +88,11 @@ class Loader(Iterator[TokenBatch]):
         return max(source.epoch for source in self._sources)
 
     @property
+    def rows(self) -> int:
+        """How many rows a batch has, on all ranks together."""
+        return self._config.batch * self._config.world_size
+
+    @property
     def efficiency(self) -> float:
         """The share of the places of all batches so far that held a token and not padding."""
         return self._filled / max(self._slots, 1)

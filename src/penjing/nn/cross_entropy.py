@@ -28,6 +28,7 @@ def cross_entropy(
     head: Head,
     targets: Int[Tensor, "*batch"],
     mask: Bool[Tensor, "*batch"] | None = None,
+    counted: Int[Tensor, " counted"] | None = None,
     chunk: int | None = None,
 ) -> Float[Tensor, ""]:
     """The summed cross-entropy, in nats, of the targets that `mask` counts.
@@ -37,18 +38,22 @@ def cross_entropy(
         head: gives `weight`, `bias` and `softcap`.
         targets: token ids; those not counted may be anything.
         mask: which predictions count; None for all.
+        counted: the same as places in the flattened batch, where they are known: to find them a GPU must be waited for.
         chunk: how many tokens' logits are held at once; None takes what a processor's cache likes.
 
     Returns:
         A float32 sum (float64 for a float64 model); zero when nothing counts. Its gradient can be taken once.
     """
     hidden, targets = hidden.flatten(0, -2), targets.flatten()  # (tokens, width), (tokens,)
-    if mask is not None:
+    if counted is None and mask is not None:
         counted = mask.flatten().nonzero().squeeze(1)
-        if len(counted) < len(targets):
-            hidden, targets = hidden[counted], targets[counted]
+    if counted is not None and len(counted) < len(targets):
+        hidden, targets = hidden[counted], targets[counted]
     rows = max(256, CHUNK_NUMBERS // head.weight.shape[0]) if chunk is None else chunk
-    return _ChunkedCrossEntropy.apply(hidden, head.weight, head.bias, targets, head.softcap, rows)
+    weight, bias = head.weight, head.bias
+    if not torch.is_grad_enabled():  # the gradient is computed ahead, and would be for nothing
+        hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
+    return _ChunkedCrossEntropy.apply(hidden, weight, bias, targets, head.softcap, rows)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):

@@ -100,14 +100,16 @@ def blocked(
 
     `bias` is 0 where a key is seen and -infinity elsewhere; what it says of later keys is never read.
     """
-    return _Blocked.apply(query, key, value, bias, scale, block)
+    return _Blocked.apply(query, key, value, bias, scale, block, torch.is_grad_enabled())
 
 
 class _Blocked(torch.autograd.Function):
     """With n blocks, (n + 1) / 2n of the work of a full matrix of scores."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float, block: int) -> Tensor:
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float, block: int, keep: bool
+    ) -> Tensor:
         batch, heads, seq, head_dim = query.shape
         kv_heads = key.shape[1]
         grouped = query.unflatten(1, (kv_heads, -1))  # (batch, kv_heads, group, seq, head_dim)
@@ -120,7 +122,8 @@ class _Blocked(torch.autograd.Function):
             scores.unflatten(2, (-1, end - start)).add_(bias[:, :, None, start:end, :end])
             weights = scores.softmax(dim=-1)
             mixed[:, start:end] = _heads(weights @ value[:, :, :end], end - start).transpose(1, 2)
-            kept.append(weights)
+            if keep:
+                kept.append(weights)
         ctx.save_for_backward(query, key, value, *kept)
         ctx.scale, ctx.block = scale, block
         return mixed.transpose(1, 2)  # (batch, heads, seq, head_dim)
@@ -133,8 +136,8 @@ class _Blocked(torch.autograd.Function):
         kv_heads = key.shape[1]
         grouped, grad = (x.unflatten(1, (kv_heads, -1)) for x in (query, grad))
         query_grad = query.new_empty(batch, seq, heads, head_dim).transpose(1, 2)
-        sums = torch.zeros(2, batch, kv_heads, seq, head_dim, dtype=torch.promote_types(key.dtype, torch.float32))
-        key_grad, value_grad = sums.to(key.device)
+        exact = torch.promote_types(key.dtype, torch.float32)
+        key_grad, value_grad = torch.zeros(2, batch, kv_heads, seq, head_dim, dtype=exact, device=key.device)
         for index, weights in enumerate(kept):
             start = index * ctx.block
             end = min(start + ctx.block, seq)
@@ -144,7 +147,7 @@ class _Blocked(torch.autograd.Function):
             query_grad[:, :, start:end] = _heads(score_grads @ key[:, :, :end], end - start).mul_(ctx.scale)
             key_grad[:, :, :end] += score_grads.transpose(-1, -2) @ rows
             value_grad[:, :, :end] += weights.transpose(-1, -2) @ row_grads
-        return query_grad, key_grad.to(key.dtype), value_grad.to(value.dtype), None, None, None
+        return query_grad, key_grad.to(key.dtype), value_grad.to(value.dtype), None, None, None, None
 
 
 def _rows(x: Float[Tensor, "batch kv_heads group block head_dim"]) -> Float[Tensor, "batch kv_heads rows head_dim"]:

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from penjing.errors import CheckpointError, PenjingError, TrainingError
-from penjing.files import atomic_folder, read_json
+from penjing.files import atomic_folder, read_json, write_json
 from penjing.models.families import family_of
 from penjing.models.folder import load_model, write_into
 from penjing.models.language_model import LanguageModel
@@ -85,6 +85,7 @@ class Checkpoints:
         self.keep = keep
         self._say = say
         self._record_of: dict[Path, Mapping[str, Any]] = {}
+        self._damaged: set[Path] = set()
 
     def save(
         self,
@@ -113,8 +114,8 @@ class Checkpoints:
                 _write(temporary / _OPTIMIZER, _optimizer_tensors(optimizer, names))
                 _write(temporary / _RANDOM, randomness.capture())
                 sizes = {file.name: file.stat().st_size for file in temporary.iterdir()}
-                _write_record(temporary / _RECORD, {**record, "files": sizes})
-        except (PenjingError, OSError, SafetensorError) as error:
+                write_json(temporary / _RECORD, {**record, "files": sizes})
+        except (PenjingError, OSError) as error:
             before = self.newest()
             kept = f"the last good one is {before.path}" if before else "there is none yet"
             raise TrainingError(
@@ -122,21 +123,18 @@ class Checkpoints:
                 "free some space and run the same command again to go on from there"
             ) from error
         self._record_of[path] = {**record, "files": sizes}
+        self._damaged.discard(path)
         self._prune()
         return Checkpoint(path, self._record_of[path])
 
     def newest(self) -> Checkpoint | None:
         """The whole checkpoint with the most steps; damaged and half-written ones are passed over, and said."""
         self._tidy()
-        for path in reversed(self._paths()):
-            checkpoint = self._open(path)
-            if checkpoint:
-                return checkpoint
-        return None
+        return next(reversed(self._whole()), None)
 
     def best(self) -> Checkpoint | None:
         """The checkpoint with the lowest validation score."""
-        scored = [c for c in map(self._open, self._paths()) if c and c.score is not None]
+        scored = [checkpoint for checkpoint in self._whole() if checkpoint.score is not None]
         return min(scored, key=lambda checkpoint: checkpoint.score or 0.0, default=None)
 
     def _tidy(self) -> None:
@@ -146,11 +144,15 @@ class Checkpoints:
                 self._say(f"{path.name.split('.')[1]} was being written when the run was killed; it is ignored")
                 shutil.rmtree(path, ignore_errors=True)
 
-    def _paths(self) -> list[Path]:
+    def _whole(self) -> list[Checkpoint]:
+        """All that are not damaged, by steps."""
         paths = (path for path in self.folder.glob("step-*") if re.fullmatch(r"step-\d+", path.name))
-        return sorted(paths, key=lambda path: int(path.name.removeprefix("step-")))
+        found = map(self._open, sorted(paths, key=lambda path: int(path.name.removeprefix("step-"))))
+        return [checkpoint for checkpoint in found if checkpoint]
 
     def _open(self, path: Path) -> Checkpoint | None:
+        if path in self._damaged:
+            return None
         if path not in self._record_of:
             try:
                 record = read_json(path / _RECORD, CheckpointError)
@@ -161,16 +163,17 @@ class Checkpoints:
                         raise CheckpointError(f"{name} is incomplete")
             except (CheckpointError, OSError, KeyError, TypeError, AttributeError) as error:
                 self._say(f"{path} is damaged and ignored: {error}")
+                self._damaged.add(path)
                 return None
             self._record_of[path] = record
         return Checkpoint(path, self._record_of[path])
 
     def _prune(self) -> None:
         best = self.best()
-        for path in self._paths()[: -self.keep]:
-            if not best or path != best.path:
-                shutil.rmtree(path, ignore_errors=True)
-                self._record_of.pop(path, None)
+        for old in self._whole()[: -self.keep]:
+            if not best or old.path != best.path:
+                shutil.rmtree(old.path, ignore_errors=True)
+                self._record_of.pop(old.path, None)
 
 
 def save_model(folder: Path, model: nn.Module, tokenizer: Any = None) -> None:
@@ -215,13 +218,13 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[str, Ten
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path)
-
-
-def _write_record(path: Path, record: Mapping[str, Any]) -> None:
-    import json
-
-    path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.touch()
+    mode = path.stat().st_mode
+    try:
+        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} could not be written: {error}") from None
+    path.chmod(mode)  # safetensors makes files that only their owner can read
 
 
 def _read(path: Path) -> dict[str, Tensor]:

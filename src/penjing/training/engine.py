@@ -46,7 +46,7 @@ class Outcome:
 
     @property
     def arrived(self) -> bool:
-        """Whether `read` needs no waiting."""
+        """Whether `read` needs no waiting, as far as is known: only CUDA tells."""
         return self._ready is None or self._ready.query()
 
     def read(self) -> tuple[float, float]:
@@ -169,10 +169,21 @@ def recompute_activations(model: nn.Module) -> Callable[[], None]:
     return undo
 
 
-def compile_blocks(model: nn.Module) -> None:
-    """Compiles each block by itself: the blocks are alike, so this takes a fraction of the time of the whole model."""
-    for block in blocks_of(model):
+def compile_blocks(model: nn.Module) -> Callable[[], None]:
+    """Compiles each block by itself: the blocks are alike, so this takes a fraction of the time of the whole model.
+
+    Returns:
+        What undoes it.
+    """
+    blocks = blocks_of(model)
+    for block in blocks:
         block.compile()
+
+    def undo() -> None:
+        for block in blocks:
+            block._compiled_call_impl = None
+
+    return undo
 
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:

@@ -36,5 +36,5 @@ Objective = Callable[[Any, Any], Loss]
 def next_token(model: "LanguageModel", batch: TokenBatch) -> Loss:
     """Cross-entropy of each token given those before it in its document, in nats."""
     hidden = model.hidden(batch.tokens, batch.positions, batch.documents)
-    total = cross_entropy(hidden, model.head, batch.targets, batch.mask)
+    total = cross_entropy(hidden, model.head, batch.targets, counted=batch.counted)
     return Loss(total, batch.weight)

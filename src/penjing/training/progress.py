@@ -118,11 +118,11 @@ class LiveDisplay:
         self._smooth = _Smooth()
         # the bar is drawn only when told to: a thread of its own would take time from a small machine
         self._live = Live(console=self._console, auto_refresh=False)
-        self._live.start()
         self._drawn = 0.0
 
     def step(self, reading: Reading) -> None:
         """Redraws the bar, four times a second at most."""
+        self._live.start()
         loss = self._smooth(reading.loss)
         self._last = (reading, loss)
         if time.monotonic() - self._drawn > 0.25:
@@ -131,10 +131,12 @@ class LiveDisplay:
 
     def say(self, text: str) -> None:
         """The text, above the bar."""
+        self._live.start()
         self._live.console.print(escape(text), highlight=False)
 
     def sample(self, text: str) -> None:
         """The text, indented and dim, above the bar."""
+        self._live.start()
         body = "\n".join(f"  │ {line}" for line in text.strip().splitlines())
         self._live.console.print(f"[dim]{escape(body)}[/dim]", highlight=False)
 

@@ -42,6 +42,7 @@ from penjing.training.engine import (
 from penjing.training.interfaces import Batch, Loader, Result
 from penjing.training.interrupt import Interrupt
 from penjing.training.journal import Journal, StepFacts
+from penjing.training.lock import only_run_in
 from penjing.training.muon import Muon
 from penjing.training.objectives import Objective
 from penjing.training.plots import plot_run
@@ -156,6 +157,7 @@ class Trainer:
         self._validation: Mapping[str, float] = {}
         self._score: float | None = None
         self._best_score = math.inf
+        self._validated: int | None = None
 
     def run(self) -> Result:
         """Trains until the budget is spent or someone interrupts.
@@ -166,8 +168,8 @@ class Trainer:
             CheckpointError: a layer of the model is one that no folder can hold.
         """
         check_savable(self.model)
-        self._clock = time.perf_counter()
-        with Interrupt() as interrupt, ExitStack() as stack:
+        with Interrupt() as interrupt, only_run_in(self.out), ExitStack() as stack:
+            self._clock = time.perf_counter()
             stack.callback(self._display.close)
             saved = self._checkpoints.newest()
             engine = self._build_engine(saved)
@@ -181,7 +183,7 @@ class Trainer:
             if self.config.gradient_checkpointing:
                 stack.callback(recompute_activations(self.model))
             if self.config.compile:
-                compile_blocks(self.model)
+                stack.callback(compile_blocks(self.model))
             self.model.train()
             try:
                 while not interrupt.asked and self._progress < 1:
@@ -210,6 +212,7 @@ class Trainer:
             "objective": identity.describe(self.objective),
             "optimizer": identity.describe(config.optimizer),
             "schedule": identity.describe(config.schedule),
+            "rows": getattr(self.loader, "rows", None),
             "accumulate": config.accumulate,
             "grow": config.grow,
             "clip": config.clip,
@@ -257,6 +260,7 @@ class Trainer:
         self._clock -= self._spent.seconds
         self._validation = saved.record["validation"]
         self._score = saved.score
+        self._validated = saved.step if saved.score is not None else None
         self._tenth = int(self._progress * 10)
         best = self._checkpoints.best()
         self._best_score = best.score if best and best.score is not None else math.inf
@@ -338,6 +342,7 @@ class Trainer:
     def _run_validation(self) -> bool:
         """Measures the model; whether it is the best so far."""
         assert self._validate
+        self._validated = int(self._spent.steps)
         with self._aside():
             self._validation = dict(self._validate(self.model))
         self._look_at_clock()
@@ -386,7 +391,10 @@ class Trainer:
     # --- the end ---------------------------------------------------------------------------------------------------
 
     def _finish(self, engine: Engine, interrupted: str) -> Result:
-        if not self._saved or self._saved.step < self._spent.steps:
+        late = bool(self._validate) and not interrupted and self._validated != self._spent.steps
+        if late:  # the budget ran out while something else was done after the last step
+            self._run_validation()
+        if late or not self._saved or self._saved.step < self._spent.steps:
             self._save(engine)
         assert self._saved
         told = f"{self._spent.steps:,.0f} steps, {self._spent.tokens:,.0f} tokens, {duration(self._spent.seconds)}"
