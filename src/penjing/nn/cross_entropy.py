@@ -28,8 +28,9 @@ def cross_entropy(
     head: Head,
     targets: Int[Tensor, "*batch"],
     mask: Bool[Tensor, "*batch"] | None = None,
-    counted: Int[Tensor, " counted"] | None = None,
     chunk: int | None = None,
+    *,
+    counted: Int[Tensor, " counted"] | None = None,
 ) -> Float[Tensor, ""]:
     """The summed cross-entropy, in nats, of the targets that `mask` counts.
 
@@ -38,8 +39,8 @@ def cross_entropy(
         head: gives `weight`, `bias` and `softcap`.
         targets: token ids; those not counted may be anything.
         mask: which predictions count; None for all.
-        counted: the same as places in the flattened batch, where they are known: to find them a GPU must be waited for.
         chunk: how many tokens' logits are held at once; None takes what a processor's cache likes.
+        counted: the same as places in the flattened batch, where they are known: to find them a GPU must be waited for.
 
     Returns:
         A float32 sum (float64 for a float64 model); zero when nothing counts. Its gradient can be taken once.
