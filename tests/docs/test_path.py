@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PATH = DOCS / "path"
 CHAPTERS = sorted(page for page in PATH.glob("*.md") if not page.name.endswith(".zh.md"))
+CHINESE = sorted(DOCS.rglob("*.zh.md"))
 PAGES = sorted([*PATH.glob("*.md"), *DOCS.glob("index*.md")])
 OURS = ("01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11", "12")
 ANSWERS = Path(__file__).parent / "answers"
@@ -120,6 +121,31 @@ def test_a_page_says_the_same_in_chinese(page: Path):
     assert images(chinese) == images(english)
     assert blocks(chinese) == blocks(english)
     assert len(re.findall(r"[\u4e00-\u9fff]", without_code(chinese))) > 100
+
+
+@pytest.mark.parametrize("page", [*CHINESE, ROOT / "README.zh.md"], ids=lambda page: page.name)
+def test_a_chinese_page_leads_to_chinese_pages(page: Path):
+    """Also where no site chooses the language, as among the files of a repository."""
+    links = re.findall(r"(?<!\[English)\]\(([^)\s]+)\.md\)", page.read_text(encoding="utf-8"))
+    english = [link for link in links if not link.endswith(".zh") and (page.parent / f"{link}.zh.md").exists()]
+    assert not english
+
+
+@pytest.mark.parametrize("page", [*CHINESE, ROOT / "README.zh.md"], ids=lambda page: page.name)
+def test_a_thing_has_one_name_in_chinese(page: Path):
+    """Packing is 打包 and a skill 技能 on every page."""
+    assert not re.findall("装箱|本领", without_code(page.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh.md", "docs/index.md", "docs/index.zh.md"])
+def test_what_is_said_of_a_command_is_what_it_does(name: str):
+    """`make test` leaves the slow tests out, and `penjing eval` with a text measures skills only when it is told to."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if re.match(r"(\$ )?make test ", line)]
+    assert lines
+    assert all("make test-all" in line for line in lines)
+    rows = [line for line in text.splitlines() if line.startswith("| `penjing eval")]
+    assert all("--skills" in row for row in rows if "--data" in row)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
