@@ -107,6 +107,18 @@ def test_a_misspelt_key_of_a_recipe_is_refused_with_the_nearest(say, tmp_path):
     assert_refused(say("run", str(recipe)), "vocub", "did you mean 'vocab'")
 
 
+def test_a_file_where_a_folder_is_needed_is_refused(say, tmp_path):
+    (tmp_path / "README.md").write_text("a file")
+    assert_refused(say("run", "tiny-chat", "--out", str(tmp_path / "README.md")), "README.md is a file", "--out")
+
+
+def test_a_mistyped_key_of_a_recorded_curve_is_refused_before_the_run(say, tmp_path):
+    (tmp_path / "mine.toml").write_text(RECIPE + "[curve]\nprogres = [1.0]\nbits_per_byte = [1.0]\n")
+    said = say("run", str(tmp_path / "mine.toml"), "--out", str(tmp_path / "out"))
+    assert_refused(said, "[curve]", "did you mean 'progress'")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_vocabulary_below_256_is_refused(say, tmp_path):
     (tmp_path / "text.txt").write_text("one two three " * 50)
     said = say(

@@ -1,13 +1,15 @@
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
-from penjing.errors import ConfigError, DataError
+from penjing.errors import ConfigError, DataError, TrainingError
 from penjing.recipe import Interrupted, Recipe, Stage, Workshop, recipe_folder, run_stages
 from penjing.stages import KINDS
+from penjing.training.lock import only_run_in
 
 
 class Count(Stage):
@@ -15,6 +17,14 @@ class Count(Stage):
 
     start: int = 0
     stop_once: bool = False
+    reads: str | None = None
+    needs: str = ""
+
+    def named_files(self) -> list[str]:
+        return [self.reads] if self.reads else []
+
+    def depends_on(self, workshop: Workshop) -> int | None:
+        return workshop.recipe.stages[self.needs].start if self.needs else None
 
     def run(self, workshop: Workshop) -> dict:
         runs = workshop.root / f"{workshop.folder.name}.runs"
@@ -93,6 +103,54 @@ def test_other_data_makes_all_stages_anew(recipe):
     assert runs(recipe) == ["2", "2"]
 
 
+def test_a_file_that_a_setting_names_counts_as_data(recipe):
+    """The stage whose file changed is made anew, and the one before it is not."""
+    text = recipe.parent / "conversations.jsonl"
+    text.write_text("one")
+    go(recipe, f"two.reads='{text}'")
+    go(recipe, f"two.reads='{text}'")
+    assert runs(recipe) == ["1", "1"]
+    text.write_text("another")
+    go(recipe, f"two.reads='{text}'")
+    assert runs(recipe) == ["1", "2"]
+
+
+def test_a_named_file_that_is_not_there_is_found_before_anything_runs(recipe):
+    with pytest.raises(DataError, match=r"\[two\]: there is no file or folder nowhere\.jsonl"):
+        go(recipe, "two.reads=nowhere.jsonl")
+    assert not (recipe.parent / "out").exists()
+
+
+def test_what_a_stage_depends_on_besides_makes_it_anew(recipe):
+    """Stage one reads a setting of stage two."""
+    go(recipe, "one.needs=two")
+    go(recipe, "one.needs=two", "two.start=11")
+    assert runs(recipe) == ["2", "2"]
+
+
+def test_time_before_an_interruption_counts(recipe, monkeypatch):
+    """By a clock that shows one second for stage one, five for the interrupted and seven for the second go of two."""
+    clock = iter([0, 1, 10, 15, 100, 107, 200, 201])
+    monkeypatch.setattr("penjing.recipe.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    with pytest.raises(Interrupted):
+        go(recipe, "two.stop_once=true")
+    found, _ = go(recipe, "two.stop_once=true")
+    assert found["one"]["seconds"] == 1
+    assert found["two"]["seconds"] == 5 + 7
+    assert go(recipe, "two.start=3")[0]["two"]["seconds"] == 1
+
+
+def test_a_stage_begins_without_what_a_killed_process_left(recipe):
+    """A half-written file is gone; a folder that was being replaced is back."""
+    with pytest.raises(Interrupted):
+        go(recipe, "two.stop_once=true")
+    folder = recipe.parent / "out" / "two"
+    (folder / ".train.jsonl.abcd_123.partial").write_text("half")
+    (folder / ".model.abcd1234.old" / "model").mkdir(parents=True)
+    go(recipe, "two.stop_once=true")
+    assert sorted(path.name for path in folder.iterdir()) == ["model", "stage.json"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -103,6 +161,9 @@ def test_other_data_makes_all_stages_anew(recipe):
         ("start", "stage.key=value"),
         ("sede=2", "did you mean 'seed'"),
         ("one.start.deep=2", "is a value, not a table"),
+        ("seed=-1", "seed = -1 is not a whole number from 0"),
+        ("seed=18446744073709551616", "seed"),
+        ("seed=true", "seed = True"),
     ],
 )
 def test_a_wrong_setting_is_an_error_that_says_what_is_near(recipe, change, message):
@@ -113,6 +174,47 @@ def test_a_wrong_setting_is_an_error_that_says_what_is_near(recipe, change, mess
 def test_a_misspelt_key_inside_a_shipped_recipe_is_found_at_any_depth():
     with pytest.raises(ConfigError, match="did you mean 'learning_rate'"):
         Recipe.read("tiny-chat", KINDS, ["pretrain.training.learning_rat=0.1"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("pretrain.model.dropout=1.5", "model.dropout = 1.5: input should be less than 1"),
+        ("pretrain.model.hidden=-1", "model.hidden = -1"),
+        ("pretrain.model.hidden=0", "model.hidden = 0"),
+        ("pretrain.model.init_std=-1", "model.init_std = -1"),
+        ("pretrain.row=0", "row = 0"),
+        ("pretrain.training.betas=[0.9, 1.0]", "training.betas.1 = 1.0"),
+        ("pretrain.training.learning_rate=nan", "training.learning_rate = nan"),
+        ("pretrain.training.minutes=0", "training.minutes = 0"),
+        ("world.languages=[]", "languages"),
+        ("shards.validation=1", "validation = 1"),
+        ("chat.validation=0", "validation = 0"),
+        ("evaluate.items=0", "items = 0"),
+        ("curve.progres=[0.1]", "did you mean 'progress'"),
+        ("pretrain.model={widht = 8, layers = 1, heads = 1}", "unknown key 'model.widht'; did you mean 'width'"),
+        ("curve.progress=[0.5]", r"\[curve\]: 1 values of progress, but 10 of bits_per_byte"),
+        ("curve.bits_per_byte=3", "bits_per_byte = 3"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_when_the_recipe_is_read(change, message):
+    with pytest.raises(ConfigError, match=message):
+        Recipe.read("tiny-chat", KINDS, [change])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("pretrain.model.heads=3", r"\[pretrain\]: width 160 is no multiple of 3 heads"),
+        ("pretrain.row=1000", r"\[pretrain\]: row is 1000, and the model's context only 256"),
+        ("chat.training.warmup=0.9", r"\[chat\]: warmup 0.9 and decay 0.8"),
+        ("tokenizer.pattern=gtp2", r"\[tokenizer\]: .*did you mean 'gpt2'"),
+    ],
+)
+def test_settings_that_do_not_fit_together_are_refused_before_anything_runs(tmp_path, change, message):
+    with pytest.raises(ConfigError, match=message):
+        run_stages(Recipe.read("tiny-chat", KINDS, [change]), tmp_path / "out", None, console())
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_unknown_recipe_names_the_nearest():
@@ -128,6 +230,38 @@ def test_a_recipe_that_needs_text_says_so():
 def test_data_that_is_not_there_is_an_error(recipe):
     with pytest.raises(DataError, match="no file or folder"):
         go(recipe, data="nowhere.txt")
+
+
+def test_a_link_to_nothing_in_the_data_is_named(recipe):
+    folder = recipe.parent / "texts"
+    folder.mkdir()
+    (folder / "link.txt").symlink_to("nowhere.txt")
+    with pytest.raises(DataError, match=r"link\.txt cannot be read"):
+        go(recipe, data=str(folder))
+    assert not (recipe.parent / "out").exists()
+
+
+def test_a_file_is_no_place_for_a_run(recipe):
+    (recipe.parent / "out").write_text("not a folder")
+    with pytest.raises(ConfigError, match="out is a file; --out names a folder"):
+        go(recipe)
+
+
+def test_a_place_that_the_system_refuses_is_named(recipe, monkeypatch):
+    """As in a folder that is read-only, which root could write to all the same."""
+
+    def refuse(path: Path, *_, **__) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(ConfigError, match=r"out cannot be used: .*Permission denied; choose another place with --out"):
+        go(recipe)
+
+
+def test_two_runs_do_not_share_a_folder(recipe):
+    (recipe.parent / "out").mkdir()
+    with only_run_in(recipe.parent / "out"), pytest.raises(TrainingError, match="another run is writing into"):
+        go(recipe)
 
 
 def test_broken_toml_names_the_file(tmp_path):

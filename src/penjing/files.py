@@ -1,10 +1,15 @@
 """Files that appear whole or not at all: write beside, fsync, rename.
 
 A reader never sees half a file, and a crash or a full disk leaves what was there before untouched.
+
+What is being written lies beside, as `.NAME.xxxxxxxx.partial`. One rename puts a file in the place of an older one.
+A folder takes two, with the older one as `.NAME.xxxxxxxx.old` between them: a process killed just there leaves no
+folder of that name, until the next `atomic_folder` of that name, or `tidy`, puts the older one back.
 """
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from penjing.errors import PenjingError
+
+_LEFT = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}\.(?P<kind>partial|old)")
 
 
 @contextmanager
@@ -44,7 +51,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yields a temporary folder beside `path`; on success its files are flushed and it takes `path`'s name.
 
-    An older folder of that name is replaced only once the new one is whole.
+    An older folder of that name is replaced only once the new one is whole. One that a killed process moved away and
+    did not replace is put back first.
 
     Raises:
         PenjingError: the disk is full or the place cannot be written; `path` is then as it was before.
@@ -52,6 +60,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _clear(path.parent, path.name, "old")
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
         temporary.chmod(0o777 & ~_umask())
         yield temporary
@@ -60,13 +69,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         _sync(temporary)
         if path.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
-            path.replace(old / path.name)
             try:
+                path.replace(old / path.name)
                 temporary.replace(path)
-            except OSError:
-                (old / path.name).replace(path)
-                raise
             finally:
+                if not path.exists():
+                    (old / path.name).replace(path)
                 shutil.rmtree(old, ignore_errors=True)
         else:
             temporary.replace(path)
@@ -76,6 +84,14 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def tidy(folder: Path) -> None:
+    """Clears a folder of what killed processes left in it: what was half-written goes, what was moved away comes back.
+
+    Only for a folder that no one is writing into.
+    """
+    _clear(folder)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -100,6 +116,21 @@ def read_json(path: Path, error: type[PenjingError] = PenjingError) -> Any:
         raise error(f"{path}: not UTF-8 text (byte {fault.start})") from None
     except OSError as fault:
         raise error(f"{path} cannot be read: {fault.strerror}") from None
+
+
+def _clear(folder: Path, name: str = "", kind: str = "") -> None:
+    """As `tidy`, of all that killed processes left, or of what belongs to one name and kind."""
+    for left in list(folder.glob(".*")):
+        found = _LEFT.fullmatch(left.name)
+        if found is None or (name and found["name"] != name) or (kind and found["kind"] != kind):
+            continue
+        place = folder / found["name"]
+        if found["kind"] == "old" and not place.exists() and (left / place.name).exists():
+            (left / place.name).replace(place)
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

@@ -11,33 +11,45 @@
 
 `penjing run RECIPE --set tokenizer.vocab=4096` changes a setting. A stage whose settings, inputs and data are as before
 is reused; one that was interrupted resumes; one that changed is made anew, and so is all that follows it. What
-was there before is moved aside, never deleted.
+was there before is moved aside, never deleted. Files that settings name count as data.
 """
 
 import hashlib
 import json
+import os
 import time
 import tomllib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from rich.console import Console
 
 from penjing.data.corpus import files_in
-from penjing.errors import ConfigError, DataError, nearest
-from penjing.files import read_json, write_json
+from penjing.errors import ConfigError, DataError, PenjingError, nearest
+from penjing.files import read_json, tidy, write_json
+from penjing.training.lock import only_run_in
 
 _RECORD = "stage.json"
+_SEEDS = 2**63
+
+Count = Annotated[int, Field(ge=1)]
+"""A setting that is a whole number from 1 on."""
+Fraction = Annotated[float, Field(ge=0, le=1)]
+"""A setting that is a part of something, 0 to 1."""
 
 
 class Settings(BaseModel):
     """Settings of a stage or a part of one: typed, frozen, and without unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+_S = TypeVar("_S", bound=Settings)
 
 
 class Stage(Settings, ABC):
@@ -46,6 +58,36 @@ class Stage(Settings, ABC):
     @abstractmethod
     def run(self, workshop: "Workshop") -> dict[str, Any]:
         """Does the work in `workshop.folder`; returns what the report should know (JSON-able)."""
+
+    def check(self) -> None:
+        """Looks whether the settings fit together, which is done for all stages before the first one runs.
+
+        Raises:
+            PenjingError: they do not.
+        """
+
+    def named_files(self) -> Sequence[str]:
+        """The files and folders that settings name; when one changes, the stage is made anew."""
+        return ()
+
+    def depends_on(self, workshop: "Workshop") -> Any:
+        """What else the result depends on, such as another stage's settings (JSON-able); None for nothing."""
+        return None
+
+
+class RecordedCurve(Settings):
+    """A validation curve of an earlier run, to compare with."""
+
+    progress: Annotated[tuple[Fraction, ...], Field(min_length=1)]
+    """The fraction of pretraining that was done, point by point."""
+    bits_per_byte: tuple[Annotated[float, Field(ge=0)], ...]
+    """What validation found there."""
+
+    @model_validator(mode="after")
+    def _as_many(self) -> "RecordedCurve":
+        if len(self.progress) != len(self.bits_per_byte):
+            raise ValueError(f"{len(self.progress)} values of progress, but {len(self.bits_per_byte)} of bits_per_byte")
+        return self
 
 
 class Interrupted(Exception):
@@ -107,15 +149,15 @@ class Recipe:
     seed: int = 1
     needs_data: bool = False
     """Whether the recipe has no text of its own, so that `--data` must be given."""
-    curve: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    """A recorded validation curve to compare with: `progress` (0 to 1) and `bits_per_byte`."""
+    curve: RecordedCurve | None = None
+    """What the report compares the validation curve with: the recipe's [curve]."""
 
     @classmethod
     def read(cls, name: str, kinds: Mapping[str, type[Stage]], overrides: Sequence[str] = ()) -> "Recipe":
         """The recipe of that name (one that ships with Penjing) or path, with `stage.key=value` overrides applied.
 
         Raises:
-            ConfigError: it does not exist, is not TOML, or has an unknown or ill-typed key.
+            ConfigError: it does not exist, is not TOML, or has a key that is unknown or a value that cannot be.
         """
         path = find_recipe(name)
         try:
@@ -133,14 +175,16 @@ class Recipe:
                 raise ConfigError(f"{path}: unknown key '{key}'{nearest(key, known)}")
         if head.get("data", "required") != "required":
             raise ConfigError(f'{path}: data = {head["data"]!r}; the only value is "required"')
-        if not isinstance(head.get("seed", 1), int):
-            raise ConfigError(f"{path}: seed = {head['seed']!r} is not a whole number")
-        curve = table.pop("curve", {})
-        stages = {key: _stage(path, key, value, kinds) for key, value in table.items() if isinstance(value, dict)}
+        seed = head.get("seed", 1)
+        if type(seed) is not int or not 0 <= seed < _SEEDS:
+            raise ConfigError(f"{path}: seed = {seed!r} is not a whole number from 0 to {_SEEDS - 1}")
+        tables = {key: value for key, value in table.items() if isinstance(value, dict)}
+        recorded = tables.pop("curve", None)
+        curve = None if recorded is None else _settings(path, "curve", recorded, RecordedCurve)
+        stages = {key: _stage(path, key, value, kinds) for key, value in tables.items()}
         if not stages:
             raise ConfigError(f"{path}: has no stage; a stage is a table such as [tokenizer]")
-        description = str(head.get("description", ""))
-        return cls(path.stem, stages, description, int(head.get("seed", 1)), "data" in head, curve)
+        return cls(path.stem, stages, str(head.get("description", "")), seed, "data" in head, curve)
 
 
 def recipe_folder() -> Path:
@@ -192,21 +236,27 @@ def _stage(path: Path, name: str, table: dict[str, Any], kinds: Mapping[str, typ
     kind = settings.pop("kind", name)
     if kind not in kinds:
         raise ConfigError(f"{path}, [{name}]: unknown kind of stage '{kind}'{nearest(str(kind), kinds)}")
+    return _settings(path, name, settings, kinds[kind])
+
+
+def _settings(path: Path, name: str, table: dict[str, Any], model: type[_S]) -> _S:
     try:
-        return kinds[kind].model_validate(settings)
+        return model.model_validate(table)
     except ValidationError as fault:
-        raise ConfigError(f"{path}, [{name}]: {_first_error(fault, kinds[kind])}") from None
+        raise ConfigError(f"{path}, [{name}]: {_first_error(fault, model)}") from None
 
 
 def _first_error(fault: ValidationError, model: type[BaseModel]) -> str:
-    """One line for the first thing that pydantic found wrong, with a suggestion for a misspelt key."""
-    error = fault.errors()[0]
+    """One line for the first thing that pydantic found wrong; a misspelt key first, with a suggestion."""
+    error = min(fault.errors(), key=lambda error: error["type"] != "extra_forbidden")
     where = [str(part) for part in error["loc"]]
     key = ".".join(where)
     if error["type"] == "extra_forbidden":
         return f"unknown key '{key}'{nearest(where[-1], _keys(model, where[:-1]))}"
     if error["type"] == "missing":
         return f"the key '{key}' is missing"
+    if error["type"] == "value_error":  # one of ours, about several keys
+        return f"{key}: {error['ctx']['error']}" if key else str(error["ctx"]["error"])
     return f"{key} = {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
 
 
@@ -222,41 +272,101 @@ def run_stages(recipe: Recipe, out: Path, data: str | None, output: Console) -> 
     """Runs a recipe's stages in order into `out`, reusing finished ones; returns each stage's result.
 
     Raises:
-        ConfigError, DataError: the recipe needs text and none was given, or a stage's settings do not fit.
+        ConfigError, DataError: the recipe needs text and none was given, a stage's settings do not fit, a file that
+            they name is missing, or `out` cannot be used.
+        TrainingError: another run is writing into `out`.
     """
-    if recipe.needs_data and data is None:
-        raise DataError(f"the recipe '{recipe.name}' trains on your own text: add --data FILE-OR-FOLDER")
-    if data is not None and not data.startswith("hf:") and not Path(data).exists():
-        raise DataError(f"there is no file or folder {data}")
+    _check(recipe, out, data)
     results: dict[str, dict[str, Any]] = {}
     fingerprint = _digest([recipe.seed, _identity(data)])
-    for number, (name, stage) in enumerate(recipe.stages.items(), 1):
-        fingerprint = _digest([fingerprint, name, type(stage).__name__, stage.model_dump(mode="json")])
-        folder = out / name
-        record = _record(folder)
-        title = f"[bold]{number}/{len(recipe.stages)} {name}[/bold]"
-        if record.get("fingerprint") == fingerprint and record.get("finished"):
-            output.print(f"{title}  finished earlier, reused ({folder})")
-            results[name] = record["result"]
-            continue
-        if record and record.get("fingerprint") != fingerprint:
-            aside = _free_name(folder)
-            folder.rename(aside)
-            output.print(f"{title}  settings or data changed; the earlier result is kept in {aside}")
-        else:
-            output.print(f"{title}{'  goes on where it was interrupted' if record else ''}")
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / _RECORD, {"fingerprint": fingerprint, "finished": False})
-        start = time.monotonic()
-        result = stage.run(Workshop(folder, out, recipe, data, output, results))
-        seconds = time.monotonic() - start + record.get("seconds", 0.0)
-        results[name] = {**result, "seconds": seconds}
-        settings = {"kind": kind_name(type(stage)), **stage.model_dump(mode="json")}
-        write_json(
-            folder / _RECORD,
-            {"fingerprint": fingerprint, "finished": True, "settings": settings, "result": results[name]},
-        )
+    with _usable(out):
+        out.mkdir(parents=True, exist_ok=True)
+    with only_run_in(out):
+        for number, (name, stage) in enumerate(recipe.stages.items(), 1):
+            workshop = Workshop(out / name, out, recipe, data, output, results)
+            fingerprint = _digest([fingerprint, *_nature(name, stage, workshop)])
+            with _usable(out):
+                record = _begin(workshop, fingerprint, f"[bold]{number}/{len(recipe.stages)} {name}[/bold]")
+            if record.get("finished"):
+                results[name] = record["result"]
+            else:
+                results[name] = _work(stage, workshop, fingerprint, record.get("seconds", 0.0))
     return results
+
+
+def _check(recipe: Recipe, out: Path, data: str | None) -> None:
+    """Refuses what cannot work before anything is done."""
+    if recipe.needs_data and data is None:
+        raise DataError(f"the recipe '{recipe.name}' trains on your own text: add --data FILE-OR-FOLDER")
+    if data is not None and not data.startswith("hf:") and not os.path.exists(data):
+        raise DataError(f"there is no file or folder {data}")
+    for name, stage in recipe.stages.items():
+        try:
+            stage.check()
+        except PenjingError as fault:
+            raise ConfigError(f"recipe '{recipe.name}', [{name}]: {fault}") from None
+        for file in stage.named_files():
+            made_by_this_run = Path(file).absolute().is_relative_to(out.absolute())
+            if not made_by_this_run and not os.path.exists(file):
+                raise DataError(f"recipe '{recipe.name}', [{name}]: there is no file or folder {file}")
+    if os.path.exists(out) and not os.path.isdir(out):
+        raise ConfigError(f"{out} is a file; --out names a folder, which is made when there is none")
+
+
+@contextmanager
+def _usable(out: Path) -> Iterator[None]:
+    """What the system refuses within is the fault of the folder that the user chose."""
+    try:
+        yield
+    except OSError as fault:
+        raise ConfigError(
+            f"{out} cannot be used: {fault.filename or out}: {fault.strerror}; choose another place with --out"
+        ) from None
+
+
+def _nature(name: str, stage: Stage, workshop: Workshop) -> list[Any]:
+    """What tells a stage from one that would make something else of the same inputs."""
+    more = [_identity(file) for file in stage.named_files()]
+    if (other := stage.depends_on(workshop)) is not None:
+        more.append(other)
+    return [name, type(stage).__name__, stage.model_dump(mode="json"), *more]
+
+
+def _begin(workshop: Workshop, fingerprint: str, title: str) -> dict[str, Any]:
+    """Makes a stage's folder ready; the record of what is already done in it, empty where that is nothing."""
+    folder, output = workshop.folder, workshop.output
+    record = _record(folder)
+    if record and record.get("fingerprint") != fingerprint:
+        aside = _free_name(folder)
+        folder.rename(aside)
+        output.print(f"{title}  settings or data changed; the earlier result is kept in {aside}")
+        record = {}
+    elif record.get("finished"):
+        output.print(f"{title}  finished earlier, reused ({folder})")
+        return record
+    else:
+        output.print(f"{title}{'  goes on where it was interrupted' if record else ''}")
+    folder.mkdir(parents=True, exist_ok=True)
+    tidy(folder)
+    return record
+
+
+def _work(stage: Stage, workshop: Workshop, fingerprint: str, before: float) -> dict[str, Any]:
+    """Runs a stage and keeps the record in its folder; `before` is the time that interrupted runs of it took."""
+    path = workshop.folder / _RECORD
+    started = time.monotonic() - before
+    unfinished = {"fingerprint": fingerprint, "finished": False}
+    write_json(path, {**unfinished, "seconds": before})
+    try:
+        result = stage.run(workshop)
+    except BaseException:
+        with suppress(PenjingError):  # why it stopped matters more than that its time is not known
+            write_json(path, {**unfinished, "seconds": time.monotonic() - started})
+        raise
+    result = {**result, "seconds": time.monotonic() - started}
+    settings = {"kind": kind_name(type(stage)), **stage.model_dump(mode="json")}
+    write_json(path, {"fingerprint": fingerprint, "finished": True, "settings": settings, "result": result})
+    return result
 
 
 def _record(folder: Path) -> dict[str, Any]:
@@ -277,8 +387,11 @@ def _identity(data: str | None) -> list[Any]:
     """What tells one text from another without reading it: each file's name, size and time of change."""
     if data is None or data.startswith("hf:"):
         return [data]
-    files = [Path(data)] if Path(data).is_file() else files_in(Path(data))
-    return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    try:
+        files = [Path(data)] if Path(data).is_file() else files_in(Path(data))
+        return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    except OSError as fault:
+        raise DataError(f"{fault.filename} cannot be read: {fault.strerror}") from None
 
 
 def _digest(value: Any) -> str:

@@ -1,11 +1,13 @@
 """The stages that make data: the generated world, the tokenizer, the token shards."""
 
 import os
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
 
 from penjing.errors import ConfigError
-from penjing.recipe import Stage, Workshop
+from penjing.recipe import Count, Stage, Workshop
 from penjing.stages.progress import track
 
 if TYPE_CHECKING:
@@ -16,10 +18,10 @@ if TYPE_CHECKING:
 class World(Stage):
     """Writes the generated world: `train.jsonl`, `validation.jsonl`, `dialogues.jsonl`."""
 
-    documents: int = 20_000
-    dialogues: int = 20_000
-    validation: int = 500
-    languages: tuple[Literal["en", "zh"], ...] = ("en", "zh")
+    documents: Count = 20_000
+    dialogues: int = Field(20_000, ge=0)
+    validation: Count = 500
+    languages: Annotated[tuple[Literal["en", "zh"], ...], Field(min_length=1)] = ("en", "zh")
 
     def run(self, workshop: Workshop) -> dict[str, Any]:
         """Writes the files on all cores."""
@@ -45,14 +47,28 @@ class World(Stage):
 class TokenizerStage(Stage):
     """Trains a tokenizer, or copies one from `load`."""
 
-    vocab: int = 2048
+    vocab: int = Field(2048, ge=256)
     """Token ids in all, special tokens included."""
     pattern: str = "penjing"
     """How text is split before merging; see penjing.tokenizer.patterns."""
     load: str | None = None
     """A tokenizer to take instead of training one."""
-    sample: int = 50_000_000
+    sample: Count = 50_000_000
     """How many characters of the text to learn from, at most."""
+
+    def check(self) -> None:
+        """Looks whether there is such a pattern."""
+        from penjing.tokenizer.patterns import SplitPattern
+
+        SplitPattern.of(self.pattern)
+
+    def named_files(self) -> Sequence[str]:
+        """The tokenizer to take."""
+        return [self.load] if self.load else []
+
+    def depends_on(self, workshop: Workshop) -> Any:
+        """How the text is split, which the shards say: validation text is not learned from."""
+        return None if self.load or workshop.data is None else _kept_for_validation(workshop)
 
     def run(self, workshop: Workshop) -> dict[str, Any]:
         """Trains (or loads) and saves it."""
@@ -78,7 +94,7 @@ class TokenizerStage(Stage):
 class Shards(Stage):
     """Token ids on disk: `train/` and `validation/`."""
 
-    validation: float = 0.05
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """The share of the user's text that is kept for validation."""
 
     def run(self, workshop: Workshop) -> dict[str, Any]:
@@ -100,8 +116,12 @@ class Shards(Stage):
         return result
 
 
-def text_of(workshop: Workshop, fraction: float = 0.05) -> "tuple[Iterable[Document], Iterable[Document]]":
+def text_of(workshop: Workshop, fraction: float | None = None) -> "tuple[Iterable[Document], Iterable[Document]]":
     """The run's text, for training and for validation: the user's, split, or the world's.
+
+    Args:
+        workshop: of the stage that needs it.
+        fraction: the share of the user's text for validation; None for what the recipe's shards keep.
 
     Raises:
         ConfigError: there is neither.
@@ -109,11 +129,18 @@ def text_of(workshop: Workshop, fraction: float = 0.05) -> "tuple[Iterable[Docum
     from penjing.data.corpus import Corpus
 
     if workshop.data is not None:
-        return Corpus(workshop.data).split(fraction, workshop.recipe.seed)
+        share = _kept_for_validation(workshop) if fraction is None else fraction
+        return Corpus(workshop.data).split(share, workshop.recipe.seed)
     world = workshop.find(World)
     if world is None:
         raise ConfigError(f"recipe '{workshop.recipe.name}' has no text: add --data FILE-OR-FOLDER or a [world] stage")
     return Corpus(world / "train.jsonl"), Corpus(world / "validation.jsonl")
+
+
+def _kept_for_validation(workshop: Workshop) -> float:
+    """The share of the user's text that is for validation; of several shards' the largest, which the others lie in."""
+    shares = [stage.validation for stage in workshop.recipe.stages.values() if isinstance(stage, Shards)]
+    return max(shares, default=Shards().validation)
 
 
 def load_tokenizer(workshop: Workshop) -> "Tokenizer":

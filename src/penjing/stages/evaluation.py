@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from penjing.recipe import Stage, Workshop
+from penjing.recipe import Count, Stage, Workshop
 from penjing.stages.data import Shards, World
 from penjing.stages.training import Instruct, Pretrain
 
@@ -17,7 +17,7 @@ _COUNTED = 20_000_000  # tokens that the counting baselines learn from, at most
 class Evaluate(Stage):
     """Measures what was made; what the report is written from."""
 
-    items: int = 50
+    items: Count = 50
     """Items per skill and language, of the held-out split."""
     skills: bool = True
     """Whether to measure the world's skills."""
@@ -27,11 +27,12 @@ class Evaluate(Stage):
         import penjing
         from penjing.data import shards
         from penjing.data.loader import validation_batches
+        from penjing.device import choose_device
         from penjing.evaluation.baselines import baselines
         from penjing.evaluation.loss import mean_loss
 
-        base_folder = workshop.made_by(Pretrain)
-        base, tokenizer = penjing.load(base_folder / "model")
+        device = choose_device()
+        base, tokenizer = penjing.load(workshop.made_by(Pretrain) / "model", device=device)
         folder = workshop.made_by(Shards)
         train, held_out = (shards.Shards.open(folder / name, tokenizer) for name in ("train", "validation"))
         counted = baselines(
@@ -50,7 +51,7 @@ class Evaluate(Stage):
         if self.skills and chat_folder is not None:
             from penjing.evaluation import skills
 
-            chat, tokenizer = penjing.load(chat_folder / "model")
+            chat, tokenizer = penjing.load(chat_folder / "model", device=device)
             world = workshop.find(World)
             stage = workshop.recipe.stages[world.name] if world else None
             languages = stage.languages if isinstance(stage, World) else ("en", "zh")

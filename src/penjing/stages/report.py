@@ -85,10 +85,10 @@ def _losses(recipe: Recipe, out: Path, results: Results, pretrain: str, measured
     points = [(line["step"] / last, line["validation"]["loss"] * to_bits) for line in steps if "validation" in line]
     curves = [Curve("this run, validation", [at for at, _ in points], [bits for _, bits in points], points=True)]
     if recipe.curve:
-        curves.append(Curve("as recorded with the recipe", recipe.curve["progress"], recipe.curve["bits_per_byte"]))
+        curves.append(Curve("as recorded with the recipe", recipe.curve.progress, recipe.curve.bits_per_byte))
     levels = {name: counted[f"{name}_bits_per_byte"] for name in ("uniform", "unigram", "bigram")}
     Plot("Is my loss normal?", "progress of pretraining", "bits per byte", curves, levels).save(out / "loss.png")
-    recorded = recipe.curve["bits_per_byte"][-1] if recipe.curve else None
+    recorded = recipe.curve.bits_per_byte[-1] if recipe.curve else None
     return {
         "first_training_loss": first,
         "ln_vocab": counted["uniform"],

@@ -1,12 +1,19 @@
 """What recipes say of a model's shape and of its training, in the words that recipes use."""
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from penjing.recipe import Settings
+from pydantic import Field
+
+from penjing.recipe import Count, Fraction, Settings
 
 if TYPE_CHECKING:
     from penjing.models.language_model import LanguageModel
     from penjing.training.trainer import Trainer
+
+_Positive = Annotated[float, Field(gt=0)]
+_Amount = Annotated[float, Field(ge=0)]
+_Part = Annotated[float, Field(ge=0, lt=1)]
+"""A part that is not all of it."""
 
 
 class Model(Settings):
@@ -14,17 +21,17 @@ class Model(Settings):
 
     family: Literal["gpt2", "llama", "qwen3"] = "llama"
     """Which family the model belongs to elsewhere; qwen3 is llama with QK-norm."""
-    width: int
-    layers: int
-    heads: int
-    kv_heads: int | None = None
-    hidden: int | None = None
+    width: Count
+    layers: Count
+    heads: Count
+    kv_heads: Count | None = None
+    hidden: Count | None = None
     """Width inside the MLP; by default 4 * width (gpt2), or 8/3 * width rounded up to a multiple of 32."""
-    context: int = 256
+    context: Count = 256
     tied: bool = True
-    rope_theta: float = 10_000.0
-    dropout: float = 0.0
-    init_std: float = 0.02
+    rope_theta: _Positive = 10_000.0
+    dropout: _Part = 0.0
+    init_std: _Amount = 0.02
     zero_outputs: bool = False
     """Start with blocks that write nothing."""
 
@@ -43,11 +50,11 @@ class Model(Settings):
         mlp: MLP.Config | SwiGLU.Config
         if self.family == "gpt2":
             norm = LayerNorm.Config()
-            mlp = MLP.Config(hidden=self.hidden or 4 * self.width, bias=True)
+            mlp = MLP.Config(hidden=4 * self.width if self.hidden is None else self.hidden, bias=True)
             mixer = Attention.Config(heads=self.heads, bias=True, output_bias=True, dropout=self.dropout)
         else:
             norm = RMSNorm.Config()
-            mlp = SwiGLU.Config(hidden=self.hidden or -(-8 * self.width // 96) * 32)
+            mlp = SwiGLU.Config(hidden=-(-8 * self.width // 96) * 32 if self.hidden is None else self.hidden)
             mixer = Attention.Config(
                 heads=self.heads,
                 kv_heads=self.kv_heads,
@@ -74,39 +81,39 @@ class Training(Settings):
     """How to train: what a stage says of the Trainer."""
 
     optimizer: Literal["muon", "adamw"] = "muon"
-    learning_rate: float = 0.01
+    learning_rate: _Amount = 0.01
     """Peak, of hidden matrices with Muon, of everything with AdamW."""
-    adamw_learning_rate: float | None = None
-    """Peak of what Muon leaves to AdamW; by default the same."""
-    momentum: float = 0.95
+    adamw_learning_rate: _Amount | None = None
+    """Peak of what Muon leaves to AdamW; by default the same. With AdamW alone it has no part."""
+    momentum: _Part = 0.95
     """Muon's."""
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[_Part, _Part] = (0.9, 0.95)
     """AdamW's."""
-    weight_decay: float = 0.1
+    weight_decay: _Amount = 0.1
     schedule: Literal["constant", "cosine", "linear", "wsd"] = "wsd"
-    warmup: float = 0.02
+    warmup: Fraction = 0.02
     """The fraction of the run in which the learning rate rises."""
-    decay: float = 0.5
+    decay: Fraction = 0.5
     """wsd: the last fraction of the run, in which it falls."""
-    final: float = 0.0
+    final: Fraction = 0.0
     """What is left of the peak at the end."""
-    batch: int = 16
+    batch: Count = 16
     """Rows of a micro-batch."""
-    accumulate: int = 1
+    accumulate: Count = 1
     """Micro-batches of a step."""
-    grow: float = 0.0
+    grow: Fraction = 0.0
     """The fraction of the run over which the micro-batches of a step grow to `accumulate`."""
-    steps: int | None = None
-    tokens: int | None = None
-    minutes: float | None = None
+    steps: Count | None = None
+    tokens: Count | None = None
+    minutes: _Positive | None = None
     """The budget: steps, tokens or minutes, whichever ends first."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False
     gradient_checkpointing: bool = False
-    clip: float | None = 1.0
-    validate_every: int | None = None
-    checkpoint_every: int | None = None
-    keep: int = 2
+    clip: _Positive | None = 1.0
+    validate_every: Count | None = None
+    checkpoint_every: Count | None = None
+    keep: Count = 2
     wandb: str | None = None
 
     def trainer(self, seed: int) -> "Trainer.Config":
@@ -117,8 +124,9 @@ class Training(Settings):
         from penjing.training.schedules import SCHEDULES
         from penjing.training.trainer import Trainer
 
+        beside_muon = self.learning_rate if self.adamw_learning_rate is None else self.adamw_learning_rate
         adamw = AdamW.Config(
-            learning_rate=self.adamw_learning_rate or self.learning_rate,
+            learning_rate=self.learning_rate if self.optimizer == "adamw" else beside_muon,
             betas=self.betas,
             weight_decay=self.weight_decay,
         )

@@ -1,12 +1,12 @@
 """The stages that train: from random weights to a language model, and from that to one that answers."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from penjing.errors import ConfigError, DataError
-from penjing.recipe import Interrupted, Stage, Workshop
+from penjing.recipe import Count, Interrupted, Stage, Workshop
 from penjing.stages.data import Shards, World, load_tokenizer
 from penjing.stages.progress import track
 from penjing.stages.settings import Model, Training
@@ -14,6 +14,7 @@ from penjing.stages.settings import Model, Training
 if TYPE_CHECKING:
     from penjing.data.batch import TokenBatch
     from penjing.data.loader import Loader
+    from penjing.data.packing import Tokens
     from penjing.models.language_model import LanguageModel
     from penjing.tokenizer import Tokenizer
 
@@ -28,19 +29,29 @@ class Pretrain(Stage):
     model: Model
     training: Training
     packing: Literal["best_fit", "stream", "random"] = "best_fit"
-    row: int | None = None
+    row: Count | None = None
     """Tokens of a row; by default the model's context. Short documents need no more, and attention costs less."""
-    validation_tokens: int = 50_000
-    """How many tokens each validation during training reads, about."""
+    validation_tokens: Count = 50_000
+    """How many tokens each validation during training reads, about; they are spread over the held-out text."""
     prompt: str = "\n"
     """What the samples during training begin with."""
+
+    def check(self) -> None:
+        """Looks whether the model's numbers fit together, and the training's."""
+        import torch
+
+        with torch.device("meta"):
+            self.model.config(vocab=1).build()
+        self.training.trainer(seed=0)
+        if self.row is not None and self.row > self.model.context:
+            raise ConfigError(f"row is {self.row}, and the model's context only {self.model.context}")
 
     def run(self, workshop: Workshop) -> dict[str, Any]:
         """From random weights to `model/`."""
         import torch
 
         from penjing.data import shards
-        from penjing.data.loader import PackedLoader, validation_batches
+        from penjing.data.loader import PackedLoader
 
         tokenizer = load_tokenizer(workshop)
         folder = workshop.made_by(Shards)
@@ -48,14 +59,13 @@ class Pretrain(Stage):
         model = self.model.config(tokenizer.vocab_size).build()
         model.initialise(torch.Generator().manual_seed(workshop.recipe.seed))
         workshop.output.print(f"  {model.parameter_count():,} parameters ({self.model.family})")
-        row = self.row or self.model.context
+        row = self.model.context if self.row is None else self.row
         loader = PackedLoader.Config(
             batch=self.training.batch, context=row, seed=workshop.recipe.seed, packing=self.packing
         ).build(train)
-        limit = max(1, self.validation_tokens // (self.training.batch * row))
-        rows = validation_batches(held_out, row, self.training.batch, limit=limit)
+        validate = _validation(list(_spread(held_out, self.validation_tokens, row, self.training.batch)))
         sample = _continuing(tokenizer, self.prompt)
-        result = _train(workshop, self.training, model, tokenizer, loader, _validation(list(rows)), sample)
+        result = _train(workshop, self.training, model, tokenizer, loader, validate, sample)
         return {"parameters": model.parameter_count(), "epochs": loader.epoch, **result}
 
 
@@ -67,21 +77,31 @@ class Instruct(Stage):
     """Conversations: a file or folder; by default the world's dialogues."""
     model: str | None = None
     """A model folder to start from; by default what the pretrain stage made."""
-    row: int | None = None
+    row: Count | None = None
     """Tokens of a row; by default the model's context. Longer conversations lose turns at their end."""
-    validation: int = 200
+    validation: Count = 200
     """How many conversations, the last ones, are kept for validation."""
     prompt: str = "Hello!"
 
+    def check(self) -> None:
+        """Looks whether the training's numbers fit together."""
+        self.training.trainer(seed=0)
+
+    def named_files(self) -> Sequence[str]:
+        """The conversations and the model to start from."""
+        return [path for path in (self.data, self.model) if path]
+
     def run(self, workshop: Workshop) -> dict[str, Any]:
         """From a base model to `model/`, which answers."""
+        import torch
+
         import penjing
         from penjing.data.instructions import InstructionLoader, RenderedConversations, read
         from penjing.data.loader import validation_batches
 
         base = Path(self.model) if self.model else workshop.made_by(Pretrain) / "model"
-        model, tokenizer = penjing.load(base)
-        row = self.row or model.config.context
+        model, tokenizer = penjing.load(base, dtype=torch.float32)  # what is trained is float32, whatever the file has
+        row = model.config.context if self.row is None else self.row
         conversations = list(read(self._source(workshop)))
         if len(conversations) <= self.validation:
             raise DataError(
@@ -145,6 +165,16 @@ def _train(
         "validation_loss": result.validation["loss"],
         "training_seconds": result.seconds,
     }
+
+
+def _spread(held_out: "Tokens", tokens: int, row: int, batch: int) -> "Iterator[TokenBatch]":
+    """About so many tokens of the held-out text: all if it has no more, else rows from its beginning to its end."""
+    from penjing.data.loader import validation_batches, windows
+
+    count = max(1, tokens // row)
+    if held_out.tokens <= count * row:
+        return validation_batches(held_out, row, batch)
+    return windows(held_out, count, row, batch)
 
 
 def _validation(batches: "Iterable[TokenBatch]") -> Callable[[Any], Mapping[str, float]]:
