@@ -49,9 +49,21 @@ def test_what_is_asked_for_is_taken():
     assert choose_precision("fp32", "cpu")[0] == torch.float32
     assert choose_precision("bf16", "cpu")[0] == torch.bfloat16
     assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device("cpu:0") == torch.device("cpu:0")
 
 
-@pytest.mark.parametrize(("name", "hint"), [("quantum", "known: auto, cpu, cuda, mps"), ("cuda:99", "cuda")])
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("quantum", "known: auto, cpu, cuda, mps"),
+        ("cuda:99", "cuda"),
+        ("auto:0", "'auto:0'; write auto"),
+        ("cpu:x", "'cpu:x'; write auto, or a kind"),
+        ("cpu:", "'cpu:'; write auto"),
+        ("cpu:-1", "'cpu:-1'; write auto"),
+        ("cpu:1", "of cpu devices there are only 1 here"),
+    ],
+)
 def test_an_absent_device_is_a_clear_error(name, hint):
     with pytest.raises(ConfigError, match=hint):
         choose_device(name)

@@ -47,18 +47,20 @@ def choose_device(name: str = "auto") -> torch.device:
     Raises:
         ConfigError: there is no such device here.
     """
-    kind = name.split(":")[0]
+    kind, colon, index = name.partition(":")
     if kind not in _DEVICES:
         raise ConfigError(f"device is '{name}'{nearest(kind, _DEVICES)}")
+    if colon and (kind == "auto" or not (index.isascii() and index.isdigit())):
+        raise ConfigError(f"device is '{name}'; write auto, or a kind with or without a number, such as cuda:0")
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
+    if kind == "auto":
         return torch.device(next(kind for kind, here in available.items() if here))
     if not available[kind]:
         raise ConfigError(f"device is '{name}', but PyTorch finds none here; use device 'auto' or 'cpu'")
-    device = torch.device(name)
-    if kind == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
-        raise ConfigError(f"device is '{name}', but there are only {torch.cuda.device_count()} CUDA devices here")
-    return device
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    if colon and int(index) >= count:
+        raise ConfigError(f"device is '{name}', but of {kind} devices there are only {count} here, counted from 0")
+    return torch.device(f"{kind}:{int(index)}" if colon else kind)
 
 
 def choose_precision(name: str, device: torch.device | str) -> tuple[torch.dtype, str]:

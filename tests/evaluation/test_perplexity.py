@@ -1,5 +1,6 @@
 """Perplexity: every token once, with the context that the stride promises; parity with transformers' recipe."""
 
+import json
 import math
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 
 from penjing.errors import DataError, GenerationError
 from penjing.evaluation import perplexity
-from penjing.evaluation.perplexity import evaluate, token_losses, windows
+from penjing.evaluation.perplexity import Perplexity, evaluate, token_losses, windows
 from tests.inference import tiny
 
 TOKENIZER = tiny.tokenizer()
@@ -142,3 +143,26 @@ def test_nothing_to_score_is_an_error():
     for documents in ([], [""], ["a", ""]):
         with pytest.raises(DataError, match="no text to score"):
             evaluate(model, TOKENIZER, documents)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_damaged_logits_are_an_error_not_a_figure(bad):
+    model = tiny.model(61, context=16)
+    with torch.no_grad():
+        model.head.weight[3, 0] = bad
+    with pytest.raises(GenerationError, match="not finite"):
+        list(token_losses(model, sequences()))
+
+
+@pytest.mark.parametrize(
+    ("found", "missing"),
+    [
+        (Perplexity(nats=math.inf, tokens=3, bytes=9, documents=1), {"loss", "perplexity", "bits_per_byte"}),
+        (Perplexity(nats=1e4, tokens=3, bytes=9, documents=1), {"perplexity"}),
+        (Perplexity(nats=2.0, tokens=1, bytes=0, documents=1), {"bits_per_byte"}),
+    ],
+)
+def test_reports_are_json_whatever_the_figures(found, missing):
+    """JSON has no infinity and no NaN: there the report has null."""
+    report = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert {name for name, value in report.items() if value is None} == missing

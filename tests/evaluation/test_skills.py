@@ -109,6 +109,20 @@ def test_a_random_model_is_asked_for_real():
     assert seen == [(8, 8)] * 2
 
 
+@pytest.mark.parametrize("told", [False, True])
+def test_a_model_that_only_calls_has_answered_nothing(monkeypatch, told):
+    """The right number inside its last call, or in what a tool said last, is not the model's answer."""
+    (item,) = [dialogue(0, split="heldout", language="en", skill=skills()[0].name)]
+
+    def calling(model, tokenizer, conversations, sampling, *, tools, batch):
+        call = {"role": "assistant", "content": f'<tool_call>{{"name": "{item.answer}'}
+        return [[call, {"role": "tool", "content": item.answer}] if told else [call]]
+
+    monkeypatch.setattr(measured, "answer_all", calling)
+    report = evaluate(RANDOM, TOKENIZER, items_per_skill=1, skills=[item.skill], languages=("en",))
+    assert (report.overall.right, report.examples[0].answer) == (0, "")
+
+
 def test_a_prompt_longer_than_the_context_is_a_wrong_answer_not_an_error():
     report = evaluate(tiny.model(TOKENIZER.vocab_size, context=8), TOKENIZER, items_per_skill=1)
     assert report.overall.right == 0

@@ -95,6 +95,8 @@ def test_text_leaves_out_the_end_token():
         (lambda: BeamSearch(beams=0), "beams is 0"),
         (lambda: BeamSearch(early_stopping="sometimes"), "early_stopping is 'sometimes'"),
         (lambda: BeamSearch(max_new_tokens=0), "max_new_tokens is 0"),
+        (lambda: BeamSearch(length_penalty=500), "length_penalty is 500; it must be -10 to 10"),
+        (lambda: BeamSearch(length_penalty=float("nan")), "length_penalty is nan"),
         (lambda: beam_search(MODEL, [[1]], BeamSearch(beams=2), n=3), "n is 3"),
         (lambda: beam_search(MODEL, [[1] * 48], BeamSearch()), "context of 48"),
     ],
@@ -102,3 +104,12 @@ def test_text_leaves_out_the_end_token():
 def test_a_search_that_cannot_be_made_says_why(make, message):
     with pytest.raises(GenerationError, match=message):
         make()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_damaged_logits_are_an_error_not_a_sequence(bad):
+    model = tiny.model(vocab=19, context=48)
+    with torch.no_grad():
+        model.head.weight[3, 0] = bad
+    with pytest.raises(GenerationError, match="not finite"):
+        beam_search(model, [[1, 2]], BeamSearch(beams=2, max_new_tokens=3))

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from penjing.errors import GenerationError
-from penjing.inference.batch_chat import answer_all, calls_in
+from penjing.inference.batch_chat import answer_all, calls_in, continue_all
 from penjing.inference.chat_model import End, Text, Tool, ToolCall, ToolResult, Usage
+from penjing.inference.generate import generate_ids
 from penjing.inference.local import LocalChatModel
 from penjing.inference.sampling import Sampling
 from penjing.inference.session import ChatSession
@@ -93,6 +94,15 @@ def test_rounds_of_tool_calls_are_bounded():
     assert pieces[-1].reason == "length"
 
 
+def test_alone_and_among_many_calls_of_the_last_round_are_not_run():
+    """One rule for both: the assistant has the last word, even where that is a call, and no tool."""
+    tools = {"add": lambda a, b: a + b}
+    (many,) = answer_all(Scripted(*[CALL] * 9), TOKENIZER, [user("2 and 3?")], GREEDY, tools=tools, rounds=2)
+    *_, end = LocalChatModel(Scripted(*[CALL] * 9), TOKENIZER, tools, rounds=2).stream(user("2 and 3?"), GREEDY)
+    assert [message["role"] for message in many] == ["assistant", "tool", "assistant", "tool", "assistant"]
+    assert many == list(end.messages)
+
+
 def test_a_tool_of_the_applications_ends_the_answer():
     """The model is told of it through the template, and the caller gets the call."""
     model = LocalChatModel(Scripted(CALL), TOKENIZER)
@@ -171,6 +181,23 @@ def test_a_last_turn_longer_than_the_context_is_an_error_at_the_call():
         LocalChatModel(RANDOM, TOKENIZER).stream(user("x " * 500), GREEDY)
 
 
+@pytest.mark.parametrize(
+    ("messages", "message"),
+    [
+        ([], "no message to answer"),
+        (["x"], "message 0 is not an object with a role"),
+        ([*user("x"), {"content": "y"}], "message 1 is not an object with a role"),
+        ([{"role": "usr", "content": "x"}], "message 0 has the role 'usr'; did you mean 'user'"),
+        ([{"role": ["user"], "content": "x"}], "message 0 has the role"),
+        ([{"role": "user"}], "message 0 has no content"),
+    ],
+)
+def test_what_is_no_conversation_is_refused_at_the_call(messages, message):
+    """Not when the first piece is asked for."""
+    with pytest.raises(GenerationError, match=message):
+        LocalChatModel(RANDOM, TOKENIZER).stream(messages, GREEDY)
+
+
 def test_a_tokenizer_without_template_cannot_chat():
     plain = type(TOKENIZER)(TOKENIZER.model)
     with pytest.raises(GenerationError, match="no chat template"):
@@ -201,6 +228,9 @@ def test_a_user_cannot_forge_the_end_of_a_turn():
         "{'name': 'add', 'arguments': {}}",
         '{"name": "add", "arguments": ' + "[" * 100_000,
         '{"name": "add", "arguments": {"a": "' + "x" * 70_000 + '"}}',
+        r'{"name": "add", "arguments": {"a": ["\ud800"]}}',
+        r'{"name": "add", "arguments": {"\udfff": 1}}',
+        r'{"name": "\ud800", "arguments": {}}',
     ],
 )
 def test_what_is_not_exactly_a_call_is_not_run(text):
@@ -221,6 +251,12 @@ def test_what_is_not_exactly_a_call_is_not_run(text):
 )
 def test_what_goes_wrong_in_a_tool_is_told_to_the_model(name, arguments, content):
     assert run_call(ToolCall("1", name, arguments), {"add": lambda a, b: a + b}).content == content
+
+
+def test_text_of_a_call_and_its_result_can_always_be_shown():
+    """A pair of surrogates in JSON is a character; half of one in a tool's result is shown as a question mark."""
+    call = read_call(r'{"name": "echo", "arguments": {"text": "\ud83c\udf8d"}}', "1")
+    assert run_call(call, {"echo": lambda text: f"{text} \ud800"}).content == "🎍 ?"
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 100])
@@ -251,6 +287,17 @@ def test_many_are_answered_as_each_alone():
     for conversation, messages in zip(conversations, found, strict=True):
         *_, end = LocalChatModel(RANDOM, TOKENIZER).stream(conversation, sampling)
         assert messages == list(end.messages)
+
+
+def test_a_long_prompt_shortens_no_other_answer():
+    """Prompts that leave room for 4, 20 and 60 tokens in one batch: each is continued as alone."""
+    model = tiny.model(TOKENIZER.vocab_size, context=64)
+    prompts = [[300 % model.config.vocab, *range(100, 100 + length - 1)] for length in (60, 44, 4)]
+    sampling = Sampling(temperature=0, max_new_tokens=30)
+    alone = [continue_all(model, TOKENIZER, [prompt], sampling)[0] for prompt in prompts]
+    assert continue_all(model, TOKENIZER, prompts, sampling) == alone
+    found = generate_ids(model, prompts, sampling, within_context=True)
+    assert [len(completion.ids) for completion in found] == [4, 20, 30]
 
 
 def test_many_may_call_tools():
@@ -300,7 +347,9 @@ def test_saving_never_overwrites_a_file_that_is_not_its_own(tmp_path: Path):
 
 @pytest.mark.parametrize(
     "content",
-    ["", "[]", "{}", '{"messages": 3}', '{"messages": [{"role": "king", "content": "x"}]}', '{"messages": [1]}',
+    ["", "[]", "{}", '{"messages": 3}',
+     r'{"messages": [{"role": "user", "content": "\ud800"}]}', '{"messages": [{"role": "king", "content": "x"}]}',
+     '{"messages": [1]}',
      '{"messages": [], "settings": {"temperature": -1}}', '{"messages": [], "settings": []}'],
 )  # fmt: skip
 def test_what_is_no_conversation_is_refused_and_changes_nothing(tmp_path: Path, content):

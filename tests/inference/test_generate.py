@@ -1,6 +1,7 @@
 """Generation: the invariants that users of such tools are bitten by, and parity with transformers."""
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from penjing.inference.decoding import Decoding
 from penjing.inference.generate import complete, generate, generate_ids, stream
 from penjing.inference.sampling import Sampling
 from penjing.inference.text import StopStrings
+from penjing.nn.positions import LearnedPositions
 from tests.inference import tiny
 
 TOKENIZER = tiny.tokenizer()
@@ -37,6 +39,17 @@ def test_cached_and_batched_equals_uncached_and_alone(model):
     for prompt, completion in zip(PROMPTS, generate_ids(model, PROMPTS, GREEDY), strict=True):
         assert completion.ids == without_cache(model, prompt, 20)
         assert completion.reason == "length"
+
+
+def test_rows_that_fill_a_table_of_positions_leave_the_others_growing():
+    """Learned positions; one of eight rows reaches the context's end long before the others; each as alone."""
+    model = replace(tiny.model().config, positions=LearnedPositions.Config()).build().eval()
+    model.initialise(torch.Generator().manual_seed(1))
+    prompts = [[7] * 60, *([number, 5] for number in range(7))]
+    sampling = Sampling(temperature=0)
+    together = generate_ids(model, prompts, sampling)
+    assert [len(completion.ids) for completion in together] == [4, *[62] * 7]
+    assert together[:2] == [c for prompt in prompts[:2] for c in generate_ids(model, [prompt], sampling)]
 
 
 def test_greedy_equals_transformers():
@@ -175,6 +188,7 @@ def test_stopped_rows_give_no_more_tokens():
     ("call", "message"),
     [
         (lambda: generate_ids(MODEL, [], GREEDY), "no prompt"),
+        (lambda: generate_ids(MODEL, [[1] * 64], GREEDY, within_context=True), "64 tokens; with 1 new"),
         (lambda: generate_ids(MODEL, [[]], GREEDY), "prompt is empty"),
         (lambda: generate_ids(MODEL, [[1], []], GREEDY), "prompt 1 is empty"),
         (lambda: generate_ids(MODEL, [[61]], GREEDY), "id 61.*0 to 60"),

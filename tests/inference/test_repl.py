@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import penjing
 from penjing.cli import app
+from penjing.errors import GenerationError
 from penjing.inference.local import LocalChatModel
 from penjing.inference.repl import Repl, lines_of
 from penjing.inference.sampling import Sampling
@@ -24,11 +25,17 @@ from tests.inference.test_chat import CALL, Scripted
 TOKENIZER = tiny.tokenizer()
 
 
-def talk(lines: Iterable[str], *answers: str, interactive: bool = True) -> tuple[str, ChatSession]:
+def talk(
+    lines: Iterable[str],
+    *answers: str,
+    interactive: bool = True,
+    as_json: bool = False,
+    notes: io.StringIO | None = None,
+) -> tuple[str, ChatSession]:
     """What is printed when these lines are typed, and the session afterwards."""
     model = LocalChatModel(Scripted(*answers), TOKENIZER, {"add": lambda a, b: a + b}, name="tiny")
     session, out = ChatSession(model, Sampling(temperature=0, max_new_tokens=120)), io.StringIO()
-    Repl(session, lines_of(lines), out, interactive=interactive).run()
+    Repl(session, lines_of(lines), out, interactive=interactive, as_json=as_json, notes=notes).run()
     return out.getvalue(), session
 
 
@@ -36,6 +43,40 @@ def test_a_conversation_in_a_pipe_prints_the_answers_only():
     printed, session = talk(["first\n", "\n", "second\n"], "the one", "the other", interactive=False)
     assert printed == "the one\nthe other\n"
     assert len(session.messages) == 4
+
+
+def test_in_a_pipe_tools_are_silent_and_commands_speak_elsewhere():
+    notes = io.StringIO()
+    lines = ["/system Be kind.", "2 and 3?", "/system", "/set temperature 0.5"]
+    printed, session = talk(lines, CALL, "It is 5.", interactive=False, notes=notes)
+    assert printed == "It is 5.\n"
+    assert notes.getvalue() == "Be kind.\n"
+    assert session.sampling.temperature == 0.5
+
+
+@pytest.mark.parametrize(
+    ("line", "message"), [("/hlep", "did you mean 'help'"), ("x " * 500, "only"), ("\udcff", "not UTF-8")]
+)
+def test_in_a_pipe_what_cannot_be_done_is_an_error(line, message):
+    with pytest.raises(GenerationError, match=message):
+        talk([line, "first"], "one", interactive=False)
+
+
+def test_a_pipe_can_have_json():
+    """An object for each answer; with tools, the last message's, and what all rounds cost."""
+    printed, session = talk(["2 and 3?", "//etc?"], CALL, "It is 5.", "A folder.", interactive=False, as_json=True)
+    first, second = map(json.loads, printed.splitlines())
+    assert first["message"] == {"role": "assistant", "content": "It is 5."}
+    assert first["reason"] == "stop"
+    assert first["usage"]["completion_tokens"] == sum(len(TOKENIZER.encode(text)) + 1 for text in (CALL, "It is 5."))
+    assert second["message"]["content"] == "A folder."
+    assert session.messages[-2] == {"role": "user", "content": "/etc?"}
+
+
+def test_ctrl_c_in_a_pipe_is_not_swallowed():
+    session = ChatSession(LocalChatModel(Scripted("one"), TOKENIZER))
+    with pytest.raises(KeyboardInterrupt):
+        Repl(session, keys(KeyboardInterrupt), io.StringIO(), interactive=False).run()
 
 
 def test_a_terminal_shows_who_speaks_and_what_tools_do():
@@ -75,6 +116,10 @@ def test_save_and_load(tmp_path: Path):
         ("/set temperature -1", "temperature is -1.0"),
         ("/save", "write /save FILE"),
         ("/load nowhere.json", "there is no file nowhere.json"),
+        ("/load ~nosuchuser/x", "~nosuchuser/x: there is no such home folder"),
+        ("/load " + "x" * 300, "cannot be read"),
+        ("/load a\0b", "no file name"),
+        ("\udcff", "not UTF-8"),
         ("x " * 500, "only"),
     ],
 )
@@ -82,6 +127,30 @@ def test_what_cannot_be_done_is_said_and_the_chat_goes_on(line, message):
     printed, session = talk([line, "first"], "one")
     assert message in printed
     assert session.messages[-1] == {"role": "assistant", "content": "one"}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("~nosuchuser/x", "no such home folder"), ("x" * 300, "cannot be written"), ("x" * 250, "could not be written"),
+     ("a\0b", "no file name"), ("taken/x.json", "could not be written")],
+)  # fmt: skip
+def test_what_cannot_be_saved_is_said_and_nothing_is_lost(tmp_path: Path, monkeypatch, name, message):
+    monkeypatch.chdir(tmp_path)
+    Path("taken").write_text("a file, no folder")
+    printed, session = talk(["first", f"/save {name}", "second"], "one", "two")
+    assert message in printed
+    assert [message["content"] for message in session.messages] == ["first", "one", "second", "two"]
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_a_folder_that_may_not_be_read_is_said(monkeypatch):
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    printed, session = talk(["first", "/save locked/x.json"], "one")
+    assert "locked/x.json cannot be written: Permission denied" in printed
+    assert len(session.messages) == 2
 
 
 def test_help_lists_every_command_and_exit_leaves():
@@ -163,8 +232,9 @@ def test_the_chat_command_answers_piped_lines(folder: Path):
     line = [sys.executable, "-m", "penjing.cli", "chat", str(folder), "--precision", "fp32"]
     typed = "/settings\n/set max_new_tokens 5\nhello\n"
     done = subprocess.run(line, input=typed, capture_output=True, encoding="utf-8", timeout=120, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "temperature          0.5" in done.stdout
+    assert done.returncode == 0
+    assert "temperature          0.5" in done.stderr
+    assert "temperature" not in done.stdout
 
 
 def generate_command(folder: Path, *arguments: str) -> Result:

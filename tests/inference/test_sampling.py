@@ -28,6 +28,7 @@ from penjing.inference.sampling import Sampler, Sampling
         ("max_new_tokens", True),
         ("stop", ("",)),
         ("stop", (3,)),
+        ("stop", 5),
         ("seed", 1.5),
         ("logprobs", -1),
     ],
@@ -45,6 +46,7 @@ def test_an_unknown_setting_suggests_the_nearest():
 def test_one_stop_string_needs_no_tuple():
     assert Sampling(stop="END").stop == ("END",)
     assert Sampling(stop=["a", "b"]).stop == ("a", "b")
+    assert Sampling(stop=None).stop == ()
 
 
 def draws(sampling: Sampling, logits: torch.Tensor, steps: int, samples: int = 1) -> list[list[int]]:

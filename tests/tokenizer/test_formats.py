@@ -1,6 +1,7 @@
 """Readers and writers of tokenizer files against tokenizers, tiktoken and transformers."""
 
 import json
+import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -341,7 +342,7 @@ def test_roles_and_templates_are_read_from_the_config(tmp_path):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"eos_token": 3}, "3 is not a token"),
+        ({"eos_token": 3}, "{'content': 3} is not a token"),
         ({"eos_token": "<nothing>"}, "'<nothing>' is not a token of this vocabulary"),
         ({"chat_template": 5}, "chat_template is not a template"),
         ([], "not a JSON object"),
@@ -439,6 +440,8 @@ def test_llama3_calls_its_rank_file_a_model(tmp_path):
         (b"IQ== 0\nIg==\n", "line 2"),
         (b"IQ== 0\nIg== x\n", "line 2"),
         (b"IQ== 0\nIQ== 1\n", "line 2: the token b'!' comes twice"),
+        (b"IQ== 0\nIg== 0\n", "line 2: the rank 0 comes twice"),
+        (b"IQ== 0\nIg== 1048575\n", r"a\.tiktoken, line 2: .* a number from 0 to 1048574"),
         (b"", "holds no tokens"),
     ],
 )
@@ -476,6 +479,48 @@ def test_a_folder_with_vocab_and_merges_is_completed_by_its_companions(tmp_path)
     assert ours.encode(TEXT) == original.encode(TEXT)
     assert ours.encode("a<think>b") == [*original.encode("a"), 300, *original.encode("b")]
     assert (ours.pad_id, ours.eos_id) == (299, 299)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "tokenizer_config.json",
+            {"added_tokens_decoder": [{"content": "<a>"}]},
+            "tokenizer_config.json: added_tokens_de",
+        ),
+        (
+            "tokenizer_config.json",
+            {"added_tokens_decoder": {"300": "<a>"}},
+            "added_tokens_decoder is not an object that",
+        ),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"300": {"content": 3}}}, "{'content': 3} is not a token"),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"x": {"content": "<a>"}}}, "id 'x', not a number"),
+        ("added_tokens.json", {"<a>": 1_048_575}, "'<a>' has the id 1048575, not a number from 0 to 1048574"),
+        ("added_tokens.json", {"<a>": "9" * 5000}, "not a number from 0 to 1048574"),
+        (
+            "vocab.json",
+            {"a": 1_048_575},
+            "vocab.json: the token 'a' has the id 1048575, not a number from 0 to 1048574",
+        ),
+    ],
+)
+def test_a_damaged_companion_is_an_error_that_names_it(tmp_path, name, content, message):
+    gpt2.write(Tokenizer.train([TEXT], 300, pattern="gpt2", special_tokens=["<|endoftext|>"]), tmp_path)
+    (tmp_path / "vocab.bpe").rename(tmp_path / "merges.txt")
+    (tmp_path / "encoder.json").rename(tmp_path / "vocab.json")
+    (tmp_path / name).write_text(json.dumps(content))
+    with pytest.raises(TokenizerError, match=re.escape(message)):
+        Tokenizer.load(tmp_path)
+
+
+def test_a_tokenizer_json_has_no_larger_ids_either(tmp_path):
+    Tokenizer.train([TEXT], 300).save(tmp_path)
+    document = json.loads((tmp_path / "tokenizer.json").read_bytes())
+    document["added_tokens"][0]["id"] = 1_048_575
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document))
+    with pytest.raises(TokenizerError, match=r"tokenizer\.json: added_tokens: .* with the id 1048575 is not a token"):
+        Tokenizer.load(tmp_path)
 
 
 def test_llama2c_files_give_the_ids_of_the_sentencepiece_model(data):
@@ -525,6 +570,7 @@ def test_a_damaged_llama2c_file_is_an_error_or_a_tokenizer_but_never_a_crash(dat
         ("tokenizer.json", b"{}", "not a tokenizer.json"),
         ("notes.txt", b"hello", "not a tokenizer file"),
         ("tokenizer.model", b"hello", "not a SentencePiece model"),
+        ("tokenizer.model", b"\x0a\x03\x0a\x01a\x12\x03\x1a\x01x", "damaged: a setting of the wrong type"),
         ("tokenizer.bin", b"hello", "not a llama2.c tokenizer"),
         ("tokenizer.bin", b"", "not a llama2.c tokenizer"),
         ("vocab.bpe", b"a b", "there is no file"),

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -7,8 +8,10 @@ from transformers import AutoTokenizer
 from penjing.errors import TokenizerError
 from penjing.tokenizer import Tokenizer
 from penjing.tokenizer.bpe import BytePairModel
+from penjing.tokenizer.formats import gpt2
 from penjing.tokenizer.patterns import PATTERNS
 from penjing.tokenizer.statistics import CHINESE, ENGLISH
+from penjing.tokenizer.tables import MOST_TOKENS
 from tests.tokenizer.texts import corpus, hard_text
 
 TEXT = [ENGLISH, CHINESE, "12 + 30 = 42\n\n\n  done"]
@@ -116,6 +119,58 @@ def test_two_tokens_with_one_id_are_refused(tokenizer):
 def test_a_role_needs_a_token(tokenizer):
     with pytest.raises(TokenizerError, match="'<s>' is not a token"):
         Tokenizer(tokenizer.model, bos="<s>")
+
+
+def test_a_special_token_that_text_gives_is_refused(tmp_path):
+    """Learned from the text, or a byte, which is refused before anything is read; text could forge it once saved."""
+    with pytest.raises(TokenizerError, match="'###' is a token of ordinary text as well"):
+        Tokenizer.train(["### one ### two ###"] * 9, 300, special_tokens=("###",))
+    with pytest.raises(TokenizerError, match="'a' is a token of ordinary text"):
+        Tokenizer.train(iter(()), 300, special_tokens=("a",))
+
+
+@pytest.mark.parametrize("name", ["Ġthe", "the"])
+def test_two_tokens_that_a_file_would_write_alike_are_not_saved(tmp_path, name):
+    """A space is written Ġ: the special token "Ġthe" would be that of the text " the"."""
+    tokens = [bytes([byte]) for byte in range(256)] + [b"th", b"the", b" the"]
+    model = BytePairModel(tokens, [(116, 104, 256), (256, 101, 257), (32, 257, 258)], "gpt2")
+    tokenizer = Tokenizer(model, special_tokens={name: 259})
+    for save in (tokenizer.save, lambda folder: gpt2.write(tokenizer, folder)):
+        with pytest.raises(TokenizerError, match=f"'{name}' is the name of token 259"):
+            save(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("special", "given", "eos"),
+    [
+        (("<|im_start|>", "<|im_end|>"), None, None),
+        (("<a>", "<b>"), None, None),
+        (("<a>", "<b>"), "<b>", "<b>"),
+        (("<s>", "</s>"), None, "</s>"),
+        (("<a>", "<|endoftext|>"), None, "<|endoftext|>"),
+        ((), None, None),
+    ],
+)
+def test_a_document_ends_with_what_is_made_for_it(tmp_path, special, given, eos):
+    """Never with the first token that happens to be there; and the same after saving."""
+    tokenizer = Tokenizer.train(TEXT, 300, special_tokens=special, eos=given)
+    assert (tokenizer.eos, tokenizer.pad) == (eos, eos)
+    tokenizer.save(tmp_path)
+    assert (Tokenizer.load(tmp_path).eos, Tokenizer.load(tmp_path).pad) == (eos, eos)
+
+
+@pytest.mark.parametrize("eos", ["<|im_end|>", "<b>"])
+def test_the_end_of_a_turn_and_what_is_no_special_token_end_no_document(eos):
+    with pytest.raises(TokenizerError, match=f"eos is '{re.escape(eos)}'"):
+        Tokenizer.train(iter(()), 300, special_tokens=("<a>", "<|im_start|>", "<|im_end|>"), eos=eos)
+
+
+def test_a_tokenizer_has_a_largest_id():
+    model = BytePairModel([bytes([byte]) for byte in range(256)], [], "gpt2")
+    assert Tokenizer(model, special_tokens={"<a>": MOST_TOKENS - 1}).vocab_size == MOST_TOKENS
+    with pytest.raises(TokenizerError, match="more than the 1,048,575"):
+        Tokenizer(model, special_tokens={"<a>": MOST_TOKENS})
 
 
 def test_a_special_token_is_given_once():

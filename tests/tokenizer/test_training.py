@@ -126,6 +126,11 @@ def test_a_vocabulary_below_256_is_refused():
         training.train(["text"], 97, reserved=3)
 
 
+def test_a_vocabulary_that_no_tokenizer_can_have_is_refused_before_memory_is_taken():
+    with pytest.raises(TokenizerError, match="1,000,000,000 is too large; ask for 1,048,575 at most"):
+        training.train(["text"], 1_000_000_000 - 3, reserved=3)
+
+
 @pytest.mark.parametrize("source", [[], [""], ["", ""]])
 def test_an_empty_corpus_is_refused(source):
     with pytest.raises(TokenizerError, match="empty"):

@@ -20,19 +20,25 @@ def chat(
     load_: Annotated[Path | None, typer.Option("--load", help="Take up a conversation saved with /save.")] = None,
     device: Device = "auto",
     precision: Precision = "auto",
+    json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON object for each answer: message, usage, reason.")
+    ] = False,
 ) -> None:
     """Talk with a model. It has the calculator as a tool.
 
     Ctrl-C stops an answer, Ctrl-D leaves, /help shows the commands: /system, /reset, /save, /set temperature 0.7, ...
 
-    Without a terminal each line of the input is a message.
+    In a pipe each line is a message and the answers are all that is printed. Commands work there too (write // before a
+    message that begins with /); what they say goes to the standard error, and an error ends the chat.
 
     Examples:
     \b
-      $ penjing chat runs/tiny-chat/instruct/model
+      $ penjing chat runs/tiny-chat/chat/model
       $ penjing chat MODEL --system "Answer briefly." --temperature 0.3
       $ echo "What is 37 times 48?" | penjing chat MODEL
+      $ penjing chat MODEL --json < questions.txt > answers.jsonl
     """
+    from penjing.commands._text import argument, standard_lines
     from penjing.data.world import calculator
     from penjing.inference import repl
     from penjing.inference.local import LocalChatModel
@@ -43,7 +49,7 @@ def chat(
     sampling = Sampling.of(preferred(model), **options)
     network, tokenizer = load(model, device, precision)
     local = LocalChatModel(network, tokenizer, {"calculator": calculator}, name=Path(model).name)
-    session = ChatSession(local, sampling, system)
+    session = ChatSession(local, sampling, argument(system, "--system"))
     if load_ is not None:
         session.load(load_)
-    repl.chat(session)
+    repl.chat(session, standard_lines(), as_json=json)

@@ -33,7 +33,7 @@ def evaluate(
 
     Examples:
     \b
-      $ penjing eval runs/tiny-chat/instruct/model --skills
+      $ penjing eval runs/tiny-chat/chat/model --skills
       $ penjing eval MODEL --data my-texts/ --stride 128 --json
     """
     import json as json_format
@@ -41,7 +41,7 @@ def evaluate(
     from rich.console import Console
 
     network, tokenizer = load(model, device, precision)
-    console = Console(stderr=json, highlight=False)
+    console = Console(stderr=json, highlight=False, markup=False, emoji=False)  # names are shown as they are
     result: dict[str, Any] = {"model": model}
     if data is not None:
         from penjing.data.corpus import documents

@@ -1,6 +1,5 @@
 """`penjing generate MODEL PROMPT`: continues a text."""
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -37,7 +36,7 @@ def generate(
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same text.")] = None,
     n: Annotated[int, typer.Option("-n", help="How many continuations.")] = 1,
     beams: Annotated[int | None, typer.Option(help="Search with this many beams instead of drawing.")] = None,
-    length_penalty: Annotated[float, typer.Option(help="With beams: above 0 favours longer texts.")] = 1.0,
+    length_penalty: Annotated[float, typer.Option(help="With beams: above 0 favours longer texts (-10 to 10).")] = 1.0,
     logprobs: Annotated[
         int | None, typer.Option(help="Show each token's log-probability and this many others.")
     ] = None,
@@ -55,13 +54,14 @@ def generate(
       $ penjing generate MODEL "Once" -n 3 --top-p 0.95 --seed 1 --stop "\\n"
       $ penjing generate MODEL "Once" --beams 4 --logprobs 3 --json
     """
+    from penjing.commands._text import argument, standard_input
     from penjing.errors import GenerationError
     from penjing.inference.generate import complete
     from penjing.inference.generate import stream as pieces_of
     from penjing.inference.sampling import Sampling
     from penjing.inference.text import unescaped
 
-    text = sys.stdin.read() if prompt == "-" else prompt
+    text = standard_input() if prompt == "-" else argument(prompt, "the prompt")
     drawing = given(
         temperature=temperature,
         top_k=top_k,
@@ -122,13 +122,12 @@ def _as_dict(completion: "Completion", tokenizer: "Tokenizer") -> dict[str, Any]
         result["score"] = completion.score
     if completion.logprobs is not None:
         tops = completion.top_logprobs or ((),) * len(completion.ids)
+
+        def scored(id: int, logprob: float) -> dict[str, Any]:
+            return {"id": id, "token": tokenizer.decode([id], at_start=False), "logprob": logprob}
+
         result["logprobs"] = [
-            {
-                "id": id,
-                "token": tokenizer.decode([id]),
-                "logprob": logprob,
-                "top": [{"id": other, "token": tokenizer.decode([other]), "logprob": value} for other, value in top],
-            }
+            {**scored(id, logprob), "top": [scored(other, value) for other, value in top]}
             for id, logprob, top in zip(completion.ids, completion.logprobs, tops, strict=True)
         ]
     return result

@@ -23,7 +23,19 @@ def train(
     pattern: Annotated[
         str, typer.Option(help="How text is split: gpt2, cl100k, llama3, o200k, qwen, penjing or an expression.")
     ] = "penjing",
-    special: Annotated[list[str] | None, typer.Option(help="Special tokens in place of the usual three.")] = None,
+    special: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Special tokens in place of <|endoftext|>, <|im_start|> and <|im_end|>; repeatable. Of these the "
+            "first ends documents, the others make the chat template; no other token takes their place."
+        ),
+    ] = None,
+    eos: Annotated[
+        str | None,
+        typer.Option(
+            help="The special token that ends a document, where it is not <|endoftext|> (training needs one)."
+        ),
+    ] = None,
     field: Annotated[str, typer.Option(help="Which field of a JSON or parquet record is the text.")] = "text",
     errors: Annotated[
         str, typer.Option(help="Bytes that are not UTF-8: strict refuses them, replace reads U+FFFD.")
@@ -37,12 +49,14 @@ def train(
       $ penjing tokenizer train novel.txt --vocab 8000 --out novel-tokenizer
       $ penjing tokenizer train corpus/ more.jsonl.gz --vocab 32000 --pattern cl100k
       $ penjing tokenizer train notes.txt --errors replace
+      $ penjing tokenizer train notes.txt --special "<s>" --special "</s>" --eos "</s>"
     """
     import time
 
     from penjing.data.corpus import Corpus
     from penjing.errors import ConfigError, nearest
-    from penjing.tokenizer.tokenizer import DEFAULT_SPECIAL_TOKENS, Tokenizer
+    from penjing.tokenizer.special import DEFAULT_SPECIAL_TOKENS
+    from penjing.tokenizer.tokenizer import Tokenizer
 
     if errors not in ("strict", "replace"):
         raise ConfigError(f"--errors is '{errors}'{nearest(errors, ['strict', 'replace'])}")
@@ -54,6 +68,7 @@ def train(
             vocab,
             pattern=pattern,
             special_tokens=tuple(special) if special else DEFAULT_SPECIAL_TOKENS,
+            eos=eos,
             workers=workers or os.cpu_count() or 1,
             progress=progress,
         )
@@ -62,6 +77,7 @@ def train(
         "folder": str(out),
         "vocab_size": tokenizer.vocab_size,
         "special_tokens": tokenizer.special_tokens,
+        "eos": tokenizer.eos,
         "seconds": round(time.monotonic() - started, 2),
     }
     if json:
@@ -85,8 +101,8 @@ def encode(
     """Prints the ids of a text.
 
     Examples:
-      $ penjing tokenizer encode runs/tiny-chat/chat "Once upon a time"
-      $ penjing tokenizer encode runs/tiny-chat/chat --pieces "从前有座山"
+      $ penjing tokenizer encode runs/tiny-chat/tokenizer "Once upon a time"
+      $ penjing tokenizer encode runs/tiny-chat/tokenizer --pieces "从前有座山"
       $ penjing tokenizer encode tokenizer/ --file notes.txt --json
     """
     from penjing.tokenizer.tokenizer import Tokenizer
@@ -112,15 +128,14 @@ def decode(
     """Prints the text of ids, which may be separated by spaces or commas.
 
     Examples:
-      $ penjing tokenizer decode runs/tiny-chat/chat 1041 323 87
+      $ penjing tokenizer decode runs/tiny-chat/tokenizer 1041 323 87
       $ penjing tokenizer encode tokenizer/ "hello" | penjing tokenizer decode tokenizer/
     """
-    import sys
-
+    from penjing.commands._text import standard_input
     from penjing.errors import TokenizerError
     from penjing.tokenizer.tokenizer import Tokenizer
 
-    words = " ".join(ids if ids else sys.stdin.read().splitlines()).replace(",", " ").strip("[] \n").split()
+    words = " ".join(ids if ids else standard_input().splitlines()).replace(",", " ").strip("[] \n").split()
     try:
         numbers = [int(word) for word in words]
     except ValueError as error:
@@ -146,7 +161,7 @@ def stats(
     """Shows what a vocabulary does to text: bytes per token, script by script, and whose tokens it holds.
 
     Examples:
-      $ penjing tokenizer stats runs/tiny-chat/chat
+      $ penjing tokenizer stats runs/tiny-chat/tokenizer
       $ penjing tokenizer stats tokenizer/ novel.txt papers/ --json
     """
     from penjing.data.corpus import Corpus
@@ -203,19 +218,17 @@ def _print_stats(vocab_size: int, used: dict[str, Any], held: dict[str, int], sa
 
 
 def _text(text: str | None, file: Path | None) -> str:
-    import sys
-
+    from penjing.commands._text import argument, decoded, standard_input
     from penjing.errors import DataError
 
     if text is not None and file is not None:
         raise DataError("give either a text or --file, not both")
     if text is not None:
-        return text
+        return argument(text, "the text")
+    if file is None:
+        return standard_input()
     try:
-        data = file.read_bytes() if file is not None else sys.stdin.buffer.read()
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file or 'standard input'} is not UTF-8 text: see byte {error.start}") from None
+        return decoded(file.read_bytes(), file)
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror}") from None
 

@@ -7,6 +7,7 @@ import torch
 
 from penjing.data.batch import TokenBatch
 from penjing.errors import DataError
+from penjing.inference.decoding import evaluation_mode
 from penjing.training.objectives import next_token
 
 if TYPE_CHECKING:
@@ -19,14 +20,12 @@ def mean_loss(model: "LanguageModel", batches: Iterable[TokenBatch]) -> float:
     Raises:
         DataError: no prediction counts.
     """
-    device, training = model.embedding.weight.device, model.training
+    device = model.embedding.weight.device
     total, weight = 0.0, 0
-    model.eval()
-    with torch.inference_mode():
+    with torch.inference_mode(), evaluation_mode(model):
         for batch in batches:
             loss = next_token(model, batch.to(device))
             total, weight = total + float(loss.total), weight + loss.weight
-    model.train(training)
     if not weight:
         raise DataError("there is nothing to validate on: no prediction counts")
     return total / weight

@@ -35,6 +35,7 @@ from torch.nn import functional as F
 
 from penjing.errors import DataError, GenerationError
 from penjing.inference.decoding import evaluation_mode
+from penjing.inference.logits import DAMAGED
 
 if TYPE_CHECKING:
     from penjing.data.corpus import Document
@@ -77,16 +78,11 @@ class Perplexity:
         """How many bits the model needs for a byte of text."""
         return self.nats / math.log(2) / self.bytes if self.bytes else math.nan
 
-    def to_dict(self) -> dict[str, float]:
-        """For reports: the three figures and what they are of."""
-        return {
-            "loss": self.nats_per_token,
-            "perplexity": self.perplexity,
-            "bits_per_byte": self.bits_per_byte,
-            "tokens": self.tokens,
-            "bytes": self.bytes,
-            "documents": self.documents,
-        }
+    def to_dict(self) -> dict[str, float | None]:
+        """For reports: the three figures and what they are of. None for what is not finite: JSON has no such number."""
+        figures = {"loss": self.nats_per_token, "perplexity": self.perplexity, "bits_per_byte": self.bits_per_byte}
+        counts = {"tokens": self.tokens, "bytes": self.bytes, "documents": self.documents}
+        return {name: value if math.isfinite(value) else None for name, value in figures.items()} | counts
 
 
 def evaluate(
@@ -107,7 +103,7 @@ def evaluate(
         stride: how far the window slides, at least 1 and less than `context`; None: half of it.
 
     Raises:
-        GenerationError: a window or stride that the model cannot serve.
+        GenerationError: a window or stride that the model cannot serve, or its logits are not finite.
         DataError: there is nothing to score.
     """
     size = count = 0
@@ -230,4 +226,7 @@ def _losses(model: "LanguageModel", ids: Int[Tensor, "batch seq"], counted: Tens
             F.cross_entropy(model.head(some), wanted, reduction="none")
             for some, wanted in zip(hidden.split(rows), targets.split(rows), strict=True)
         ]
-    return torch.cat(parts).float().cpu()
+    losses = torch.cat(parts).float().cpu()
+    if losses.isnan().any():
+        raise GenerationError(DAMAGED)
+    return losses

@@ -24,6 +24,7 @@ from penjing.evaluation.statistics import Share
 from penjing.inference.batch_chat import answer_all, continue_all
 from penjing.inference.sampling import Sampling
 from penjing.inference.text import encode_prompt
+from penjing.inference.tools import CALL_OPEN
 
 if TYPE_CHECKING:
     from penjing.models.language_model import LanguageModel
@@ -170,7 +171,13 @@ def _answers(
     settings = Sampling(temperature=0, max_new_tokens=LONGEST_ANSWER)
     conversations = cast("list[list[Message]]", [list(item.prompt) for item in items])
     found = answer_all(model, tokenizer, conversations, settings, tools={"calculator": calculator}, batch=batch)
-    return [messages[-1]["content"].strip() for messages in found]
+    return [_final(messages) for messages in found]
+
+
+def _final(messages: "Sequence[Message]") -> str:
+    """What the assistant said last; nothing where that is a call: to ask the calculator is not to answer."""
+    last = messages[-1]
+    return "" if last["role"] != "assistant" or CALL_OPEN in last["content"] else last["content"].strip()
 
 
 def plain_prompt(item: Item) -> str:

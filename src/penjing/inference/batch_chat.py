@@ -1,7 +1,7 @@
 """Many conversations answered at once: what evaluations and rollouts need, where throughput matters and nobody watches.
 
 Conversations are sorted by length, so that little padding is computed, and answered in batches. Those whose answer
-calls a tool are told the result and go on together in a next round.
+calls a tool are told the result and go on together in a next round, by the rule of every chat (`tools.why_over`).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ from penjing.errors import GenerationError
 from penjing.inference.generate import Completion, generate_ids
 from penjing.inference.sampling import Sampling
 from penjing.inference.text import end_ids
-from penjing.inference.tools import CallSplitter, ToolCall, read_call, run_call
+from penjing.inference.tools import ROUNDS, CallSplitter, ToolCall, read_call, run_call, why_over
 
 if TYPE_CHECKING:
     from penjing.models.language_model import LanguageModel
@@ -26,10 +26,12 @@ def answer_all(
     sampling: Sampling,
     *,
     tools: Mapping[str, Callable[..., object]] | None = None,
-    rounds: int = 4,
+    rounds: int = ROUNDS,
     batch: int = 128,
 ) -> "list[list[Message]]":
     """For each conversation the messages that answer it: the assistant's, with tool calls' results between them.
+
+    The last one is the assistant's; it holds calls, which were not run, where the rounds were used up.
 
     Args:
         model: a model trained to chat.
@@ -47,7 +49,7 @@ def answer_all(
         raise GenerationError("this model has no chat template, so it cannot be asked by messages")
     answers: list[list[Message]] = [[] for _ in conversations]
     waiting = list(range(len(conversations)))
-    for _ in range(rounds + 1):
+    while waiting:
         prompts = [
             tokenizer.chat.render([*conversations[number], *answers[number]], add_generation_prompt=True).ids
             for number in waiting
@@ -57,13 +59,11 @@ def answer_all(
         for number, text in zip(waiting, texts, strict=True):
             answers[number].append({"role": "assistant", "content": text})
             calls = calls_in(text)
-            for call in calls:
-                answers[number].append({"role": "tool", "content": run_call(call, tools or {}).content})
-            if calls:
+            if why_over(calls, "stop", rounds) is None:
+                results = (run_call(call, tools or {}) for call in calls)
+                answers[number] += [{"role": "tool", "content": result.content} for result in results]
                 going_on.append(number)
-        waiting = going_on
-        if not waiting:
-            break
+        waiting, rounds = going_on, rounds - 1
     return answers
 
 
@@ -75,15 +75,21 @@ def continue_all(
     *,
     batch: int = 128,
 ) -> list[str]:
-    """The continuation of each prompt, in the prompts' order; empty for a prompt that fills the context by itself."""
+    """The continuation of each prompt, in the prompts' order; empty for a prompt that fills the context by itself.
+
+    Each is as long as its own prompt leaves room for, whatever stands beside it.
+    """
     context = model.config.context
     fitting = sorted((n for n in range(len(prompts)) if len(prompts[n]) < context), key=lambda n: len(prompts[n]))
     texts = [""] * len(prompts)
     for numbers in _chunks(fitting, batch):
-        room = context - len(prompts[numbers[-1]])
-        settings = sampling.within(room)
         found: list[Completion] = generate_ids(
-            model, [prompts[n] for n in numbers], settings, stop_ids=end_ids(tokenizer), tokenizer=tokenizer
+            model,
+            [prompts[n] for n in numbers],
+            sampling,
+            stop_ids=end_ids(tokenizer),
+            tokenizer=tokenizer,
+            within_context=True,
         )
         for number, completion in zip(numbers, found, strict=True):
             texts[number] = completion.text or ""

@@ -25,12 +25,17 @@ from torch import Tensor
 from penjing.errors import GenerationError
 from penjing.inference.decoding import Reason, check_prompts, evaluation_mode
 from penjing.inference.generate import Completion
+from penjing.inference.logits import check_finite
 from penjing.inference.sampling import Sampling
 from penjing.inference.text import text_of
 
 if TYPE_CHECKING:
     from penjing.models.language_model import LanguageModel
     from penjing.tokenizer import Tokenizer
+
+
+_STEEPEST = 10
+"""The largest length penalty: far beyond use, and of any context a power that a float can hold."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,8 @@ class BeamSearch:
     beams: int = 4
     """How many sequences are kept at each step."""
     length_penalty: float = 1.0
-    """The power of the length that scores are divided by: 0 favours short sequences, larger values longer ones."""
+    """The power of the length that scores are divided by, -10 to 10: 0 favours short sequences, larger values longer
+    ones."""
     early_stopping: bool | Literal["never"] = False
     """True: stop when `beams` sequences have ended. False: stop when the best running sequence, were it to end now,
     would not beat the worst of them. "never": only when it could not do so at the greatest length either."""
@@ -50,6 +56,10 @@ class BeamSearch:
     def __post_init__(self) -> None:
         if self.beams < 1:
             raise GenerationError(f"beams is {self.beams}; beam search needs at least one")
+        if not abs(self.length_penalty) <= _STEEPEST:
+            raise GenerationError(
+                f"length_penalty is {self.length_penalty}; it must be -{_STEEPEST} to {_STEEPEST} (1 is usual)"
+            )
         if self.early_stopping not in (True, False, "never"):
             raise GenerationError(f"early_stopping is {self.early_stopping!r}; it must be True, False or 'never'")
         Sampling(max_new_tokens=self.max_new_tokens)  # refuses what is not a length
@@ -100,7 +110,7 @@ def beam_search(
 
     Raises:
         GenerationError: an empty prompt, an id that the model does not have, more tokens than its context,
-            or n out of range.
+            n out of range, or logits that are not finite.
     """
     if not 1 <= n <= search.beams:
         raise GenerationError(f"n is {n}; a search with {search.beams} beams gives 1 to {search.beams} continuations")
@@ -139,6 +149,7 @@ def _search(
     for length in range(1, room + 1):
         with evaluation_mode(model):
             logits = model.head(model.hidden(tokens, state=state)[:, -1:])[:, 0]  # (beams, vocab)
+        check_finite(logits.amax(dim=-1))
         candidates = _candidates(logits.log_softmax(dim=-1), totals, width)
         running: list[tuple[float, int, list[int], list[float]]] = []
         for rank, (total, logprob, beam, id) in enumerate(candidates):

@@ -17,17 +17,21 @@ serves many conversations, or by a server elsewhere. What they share is these ty
 - closing the iterator stops the work.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from penjing.errors import GenerationError, nearest
 from penjing.inference.sampling import Sampling
 from penjing.inference.tools import Tool, ToolCall, ToolResult
 
 if TYPE_CHECKING:
     from penjing.tokenizer.chat import Message
 
-__all__ = ["ChatModel", "End", "Piece", "Text", "Tool", "ToolCall", "ToolResult", "Usage"]
+__all__ = ["ROLES", "ChatModel", "End", "Piece", "Text", "Tool", "ToolCall", "ToolResult", "Usage", "check_messages"]
+
+ROLES = ("system", "user", "assistant", "tool")
+"""Who may speak in a conversation."""
 
 
 @dataclass(frozen=True)
@@ -90,3 +94,20 @@ class ChatModel(Protocol):
             GenerationError: the conversation cannot be answered (the last message alone is longer than the context, a
                 role is unknown, the model knows no chat); raised by the call, not by the iterator.
         """
+
+
+def check_messages(messages: "Sequence[Message]") -> None:
+    """Refuses what is no conversation, for every `ChatModel.stream` to begin with.
+
+    Raises:
+        GenerationError: there is no message, or one has no role or none that is known.
+    """
+    if not messages:
+        raise GenerationError("there is no message to answer")
+    for number, message in enumerate(messages):
+        if not isinstance(message, Mapping) or "role" not in message:
+            raise GenerationError(f"message {number} is not an object with a role: {str(message)[:80]!r}")
+        if message["role"] not in ROLES:
+            raise GenerationError(
+                f"message {number} has the role {message['role']!r}{nearest(str(message['role']), ROLES)}"
+            )

@@ -63,6 +63,8 @@ class Decoding:
         stop_ids: ids that end a row (they are its last token).
         samples: how many continuations of each prompt; the prompt is processed once.
         state: a cache that already holds the first `state.length` tokens of the only prompt.
+        within_context: whether a row whose prompt leaves less than `max_new_tokens` gets what there is; else that is an
+            error.
 
     Raises:
         GenerationError: no prompt, an empty one, an id that the model does not have, or more tokens than its context.
@@ -77,8 +79,10 @@ class Decoding:
         stop_ids: Collection[int] = (),
         samples: int = 1,
         state: "State | None" = None,
+        within_context: bool = False,
     ):
-        rooms = check_prompts(prompts, sampling, model.config.vocab, model.config.context)
+        context = model.config.context
+        rooms = check_prompts(prompts, sampling, model.config.vocab, context, within_context=within_context)
         self.model = model
         self.device = model.embedding.weight.device
         self.stop_ids = frozenset(stop_ids)
@@ -156,7 +160,7 @@ class Decoding:
     def _advance(self, newest: Int[Tensor, "batch 1"]) -> Float[Tensor, "batch vocab"]:
         """Runs the newest token of each row and gives the logits after it."""
         assert self.state is not None
-        if len(self._growing) <= _WORTH_DROPPING * len(self._rows):
+        if len(self._growing) <= _WORTH_DROPPING * len(self._rows) or self._beyond_reach():
             lines = [line for line, row in enumerate(self._rows) if row in self._growing]
             index = torch.tensor(lines, device=self.device)
             self.state.select(index)
@@ -168,9 +172,20 @@ class Decoding:
         with packing.using(self._packed):
             return self.model.head(self.model.hidden(newest, state=self.state))[:, 0]
 
+    def _beyond_reach(self) -> bool:
+        """Whether an ended row's newest token has a place that the model has no position vector for."""
+        if self.model.config.positions is None:
+            return False
+        return (
+            max(len(self._prompts[row // self._samples]) for row in self._rows) + self._steps
+            > self.model.config.context
+        )
 
-def check_prompts(prompts: Sequence[Sequence[int]], sampling: Sampling, vocab: int, context: int) -> list[int]:
-    """How many new tokens each prompt may get.
+
+def check_prompts(
+    prompts: Sequence[Sequence[int]], sampling: Sampling, vocab: int, context: int, *, within_context: bool = False
+) -> list[int]:
+    """How many new tokens each prompt may get; `within_context` as of `Decoding`.
 
     Raises:
         GenerationError: no prompt, an empty one, an id that the model does not have, or more tokens than its context.
@@ -186,13 +201,14 @@ def check_prompts(prompts: Sequence[Sequence[int]], sampling: Sampling, vocab: i
             bad = next(id for id in prompt if not 0 <= id < vocab)
             raise GenerationError(f"{which}has the id {bad}; the model's ids are 0 to {vocab - 1}")
         room = context - len(prompt)
-        wanted = sampling.max_new_tokens
-        if room < (wanted or 1):
+        wanted = sampling.max_new_tokens or room
+        least = 1 if within_context or not sampling.max_new_tokens else wanted
+        if room < least:
             raise GenerationError(
-                f"{which}has {len(prompt)} tokens; with {wanted or 1} new ones that is more than the model's context "
+                f"{which}has {len(prompt)} tokens; with {least} new ones that is more than the model's context "
                 f"of {context}: shorten it or lower max_new_tokens"
             )
-        rooms.append(wanted or room)
+        rooms.append(min(wanted, room))
     return rooms
 
 

@@ -156,6 +156,7 @@ def generate_ids(
     stop_ids: Collection[int] = (),
     tokenizer: "Tokenizer | None" = None,
     n: int = 1,
+    within_context: bool = False,
 ) -> list[Completion]:
     """Continues prompts of token ids in one batch.
 
@@ -166,6 +167,7 @@ def generate_ids(
         stop_ids: ids that end a continuation.
         tokenizer: makes the completions' texts; needed when there are stop strings.
         n: how many continuations of each prompt.
+        within_context: see `Decoding`.
 
     Returns:
         `n` completions for each prompt, prompt by prompt.
@@ -177,7 +179,7 @@ def generate_ids(
         raise GenerationError(f"n is {n}; ask for at least one continuation")
     if sampling.stop and tokenizer is None:
         raise GenerationError("stop strings need a tokenizer to be seen")
-    decoding = Decoding(model, prompts, sampling, stop_ids=stop_ids, samples=n)
+    decoding = Decoding(model, prompts, sampling, stop_ids=stop_ids, samples=n, within_context=within_context)
     rows = [_Row(tokenizer, sampling.stop) for _ in decoding.growing]
     while tokens := decoding.step():
         for token in tokens:

@@ -5,14 +5,14 @@ conversation does, only processes what is new: the time to its first token does 
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from penjing.errors import GenerationError
-from penjing.inference.chat_model import End, Piece, Text, Tool, Usage
+from penjing.errors import GenerationError, TokenizerError
+from penjing.inference.chat_model import End, Piece, Text, Tool, Usage, check_messages
 from penjing.inference.decoding import Decoding, Reason
 from penjing.inference.sampling import DEFAULT, Sampling
 from penjing.inference.text import TextStream, decoder_of, end_ids
-from penjing.inference.tools import CallSplitter, ToolCall, read_call, run_call
+from penjing.inference.tools import ROUNDS, CallSplitter, ToolCall, read_call, run_call, why_over
 
 if TYPE_CHECKING:
     from penjing.models.language_model import LanguageModel
@@ -45,7 +45,7 @@ class LocalChatModel:
         tokenizer: "Tokenizer",
         tools: Mapping[str, Callable[..., object]] | None = None,
         *,
-        rounds: int = 4,
+        rounds: int = ROUNDS,
         name: str = "local",
     ):
         if tokenizer.chat is None:
@@ -67,6 +67,7 @@ class LocalChatModel:
         tools: Sequence[Tool] | None = None,
     ) -> Iterator[Piece]:
         """See `ChatModel.stream`. The oldest turns are left out where a conversation outgrows the context."""
+        check_messages(messages)
         return self._answer(list(messages), sampling, list(tools or ()), self._encode(messages, sampling, tools))
 
     def _answer(
@@ -74,25 +75,20 @@ class LocalChatModel:
     ) -> Iterator[Piece]:
         run = self.tools | {tool.name: tool.run for tool in tools if tool.run is not None}
         theirs = {tool.name for tool in tools if tool.run is None}
-        given, usage = len(messages), Usage()
-        for round_ in range(self.rounds + 1):
+        given, usage, rounds_left = len(messages), Usage(), self.rounds
+        while True:
             turn = _Turn(self, prompt, sampling, f"call-{len(messages)}")
             yield from turn.pieces()
             messages.append({"role": "assistant", "content": turn.content})
             usage += turn.usage
-            reason = turn.reason
-            if not turn.calls:
-                break
-            if any(call.name in theirs for call in turn.calls):
-                reason = "tool_calls"
-                break
-            if round_ == self.rounds:
-                reason = "length"
+            reason = why_over(turn.calls, turn.reason, rounds_left, theirs)
+            if reason is not None:
                 break
             for call in turn.calls:
                 result = run_call(call, run)
                 yield result
                 messages.append({"role": "tool", "content": result.content})
+            rounds_left -= 1
             prompt = self._encode(messages, sampling, tools)
         yield End(reason, usage, tuple(messages[given:]))
 
@@ -101,8 +97,11 @@ class LocalChatModel:
         described = [tool.to_dict() for tool in tools] if tools else None
         context = self.model.config.context
         room = min(sampling.max_new_tokens or context, context // _ANSWER_SHARE)
-        kept = self.chat.fit(messages, context - room, tools=described)
-        return self.chat.render(kept, add_generation_prompt=True, tools=described).ids
+        try:
+            kept = self.chat.fit(messages, context - room, tools=described)
+            return self.chat.render(kept, add_generation_prompt=True, tools=described).ids
+        except TokenizerError as error:
+            raise GenerationError(str(error)) from None
 
     def _take_state(self, prompt: list[int]) -> "State | None":
         """The remembered cache cut to what it shares with `prompt`; None when it shares nothing.
@@ -139,7 +138,7 @@ class _Turn:
         self.id = id
         self.content = ""
         self.calls: list[ToolCall] = []
-        self.reason: Reason | Literal["tool_calls"] = "length"
+        self.reason: Reason = "length"
         self.usage = Usage()
 
     def pieces(self) -> Iterator[Text | ToolCall]:

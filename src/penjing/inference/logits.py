@@ -14,10 +14,25 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from penjing.errors import GenerationError
+
 Logits = Float[Tensor, "batch vocab"]
 
 _SHORTLIST = 512
 """How many of the most probable tokens `top_p` looks at before it sorts the whole vocabulary (30 times as slow)."""
+
+
+DAMAGED = "the model's logits are not finite: its weights are damaged, or overflow in this precision"
+
+
+def check_finite(largest: Float[Tensor, " batch"]) -> None:
+    """Refuses a step in which a row's largest logit is no number that a token can be chosen by.
+
+    Raises:
+        GenerationError: one is NaN or infinite.
+    """
+    if not all(map(math.isfinite, largest.tolist())):
+        raise GenerationError(DAMAGED)
 
 
 def repetition_penalty(logits: Logits, seen: Bool[Tensor, "batch vocab"], penalty: float) -> Logits:

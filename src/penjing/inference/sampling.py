@@ -7,7 +7,7 @@ requests.
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -53,10 +53,9 @@ class Sampling:
     and this many of the most probable tokens beside it; None: report nothing."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.stop, str):
-            object.__setattr__(self, "stop", (self.stop,))
-        else:
-            object.__setattr__(self, "stop", tuple(self.stop))
+        if self.stop is None or isinstance(self.stop, str | Iterable):
+            strings = () if self.stop is None else (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+            object.__setattr__(self, "stop", strings)
         for name, valid, range_ in (
             ("temperature", lambda x: 0 <= x < math.inf, "0 (greedy) or more"),
             ("top_k", lambda x: x is None or _whole(x, 1), "a whole number, at least 1"),
@@ -157,10 +156,7 @@ class Sampler:
                 logits, self.counts, settings.presence_penalty, settings.frequency_penalty
             )
         best, chosen = logits.max(dim=-1)
-        if not all(map(math.isfinite, best.tolist())):
-            raise GenerationError(
-                "the model's logits are not finite: its weights are damaged, or overflow in this precision"
-            )
+        transform.check_finite(best)
         if not settings.greedy:
             # the largest logit becomes 0, so that no temperature, however small, overflows
             chosen = transform.draw(self._cut(logits - best[:, None]), self._uniforms(logits.device))

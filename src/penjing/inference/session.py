@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from penjing.errors import GenerationError, nearest
 from penjing.files import read_json, write_json
-from penjing.inference.chat_model import ChatModel, End, Piece, Text
+from penjing.inference.chat_model import ROLES, ChatModel, End, Piece, Text
 from penjing.inference.sampling import DEFAULT, Sampling
-from penjing.inference.text import unescaped
+from penjing.inference.text import unescaped, writable
 
 if TYPE_CHECKING:
     from penjing.tokenizer.chat import Message
-
-_ROLES = ("system", "user", "assistant", "tool")
 
 
 class ChatSession:
@@ -86,10 +84,15 @@ class ChatSession:
 
         Raises:
             GenerationError: there is another file of that name, or nothing to save.
+            PenjingError: the file cannot be written; the conversation is as it was.
         """
         if not any(message["role"] == "user" for message in self.messages):
             raise GenerationError("there is nothing to save yet")
-        if path.exists() and path != self._saved:
+        try:
+            taken = path.exists() and path != self._saved
+        except OSError as fault:
+            raise GenerationError(f"{path} cannot be written: {fault.strerror}") from None
+        if taken:
             raise GenerationError(f"{path} exists already; choose another name")
         write_json(path, {"messages": self.messages, "model": self.model.name, "settings": asdict(self.sampling)})
         self._saved = path
@@ -113,7 +116,10 @@ class ChatSession:
 
 
 def _is_message(message: Any) -> bool:
-    return isinstance(message, dict) and message.get("role") in _ROLES and isinstance(message.get("content"), str)
+    if not isinstance(message, dict) or message.get("role") not in ROLES:
+        return False
+    content = message.get("content")
+    return isinstance(content, str) and writable(content)
 
 
 def _typed(name: str, value: str, kind: str) -> Any:

@@ -122,6 +122,15 @@ def decoder_of(tokenizer: "Tokenizer", *, at_start: bool = False) -> Decoder:
     return IncrementalDecoder(tokenizer, skip_special=True, at_start=at_start)
 
 
+def writable(text: str) -> bool:
+    """Whether text can be written as UTF-8; half a surrogate pair, as a wrong byte on a terminal gives, cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def unescaped(text: str) -> str:
     r"""What a user means who types `\n` or `\t` where a line break or a tab cannot be typed."""
     return text.replace("\\n", "\n").replace("\\t", "\t")

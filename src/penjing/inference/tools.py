@@ -6,20 +6,22 @@
 
 What a model writes is not trusted: the JSON must be exactly an object with a `name` and an object of `arguments`,
 only tools that the caller gave can be called, and whatever goes wrong is told to the model as a result that starts
-with `error:`.
+with `error:`. When an answer with calls in it is over, `why_over` says, for chats and batches alike.
 """
 
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from penjing.errors import nearest
-from penjing.inference.text import overlap
+from penjing.inference.text import overlap, writable
 
 CALL_OPEN, CALL_CLOSE = "<tool_call>", "</tool_call>"
 
+ROUNDS = 4
+"""How many times in one answer a model may call tools, where nothing else is said."""
 LONGEST_CALL = 1 << 16
 """Characters of a call's JSON; a longer one is refused."""
 LONGEST_RESULT = 1 << 16
@@ -80,6 +82,8 @@ def read_call(text: str, id: str) -> ToolCall:
             raise ValueError('it must be {"name": ..., "arguments": {...}}')
         if not isinstance(call["name"], str) or not isinstance(call["arguments"], dict):
             raise ValueError("name must be a string and arguments an object")
+        if not writable(json.dumps(call, ensure_ascii=False)):
+            raise ValueError("it holds half a surrogate pair, which is no character")
     except (ValueError, RecursionError) as fault:
         reason = fault.msg if isinstance(fault, json.JSONDecodeError) else str(fault)
         return ToolCall(id, "", {}, f"not a valid tool call: {reason}")
@@ -96,9 +100,31 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
+def why_over(
+    calls: Sequence[ToolCall], reason: Literal["stop", "length"], rounds_left: int, theirs: Collection[str] = ()
+) -> Literal["stop", "length", "tool_calls"] | None:
+    """Why an answer is over after a turn with these calls; None: they are run, and the model goes on.
+
+    Calls are run only where the model may read their results. So an answer always ends with the assistant's turn,
+    which holds calls when the rounds were used up.
+
+    Args:
+        calls: what the turn calls.
+        reason: why the turn ended.
+        rounds_left: how many more times tools may be called in this answer.
+        theirs: the names of tools that only the application can run.
+    """
+    if not calls:
+        return reason
+    if any(call.name in theirs for call in calls):
+        return "tool_calls"
+    return None if rounds_left > 0 else "length"
+
+
 def run_call(call: ToolCall, tools: Mapping[str, Callable[..., object]]) -> ToolResult:
     """Runs a call; whatever goes wrong becomes a result that starts with `error:`."""
-    return ToolResult(call.id, call.name, _answer(call, tools)[:LONGEST_RESULT])
+    content = _answer(call, tools)[:LONGEST_RESULT]
+    return ToolResult(call.id, call.name, content.encode("utf-8", "replace").decode())
 
 
 def _answer(call: ToolCall, tools: Mapping[str, Callable[..., object]]) -> str:

@@ -133,7 +133,8 @@ class ChatTemplate:
             messages: the conversation. No text in it, whatever it spells, becomes a special token.
             add_generation_prompt: whether to end with the beginning of an assistant's turn, for the model to go on.
             tools: JSON schemas of tools that the model may call.
-            variables: others that the template knows, such as `enable_thinking`.
+            variables: others that the template knows, such as `enable_thinking` or `documents`; text in them becomes no
+                special token either.
 
         Raises:
             TokenizerError: a message is malformed, or the template refuses the conversation.
@@ -179,8 +180,9 @@ class ChatTemplate:
 
         Raises:
             GenerationError: what must stay takes more than `budget` tokens, the generation prompt included.
+            TokenizerError: as of `render`.
         """
-        turns = [place for place, message in enumerate(messages) if message["role"] == "user"] or [0]
+        turns = [place for place, message in enumerate(messages) if _role(message, place) == "user"] or [0]
         for turn in turns:
             kept = [*messages[: turns[0]], *messages[turn:]]
             length = len(self.render(kept, add_generation_prompt=True, tools=tools, **variables).ids)
@@ -211,16 +213,14 @@ class ChatTemplate:
     # text
 
     def _render(self, messages: Sequence[Message], **variables: Any) -> _Rendered:
-        tokens = {f"{role}_token": getattr(self.tokenizer, role) for role in ("bos", "eos", "pad")}
-        tools = variables.pop("tools", None)
+        roles = {f"{role}_token": getattr(self.tokenizer, role) for role in ("bos", "eos", "pad")}
+        known: dict[str, Any] = {role: token for role, token in roles.items() if token is not None}
+        known |= {"add_generation_prompt": False, "documents": None}
+        known |= {name: traced(value, SOMEONE) for name, value in variables.items()}
+        known["messages"] = [_traced_message(message, number) for number, message in enumerate(messages)]
+        known["tools"] = known.get("tools") or None
         try:
-            result = self._template.render(
-                **{name: token for name, token in tokens.items() if token is not None},
-                **{"add_generation_prompt": False, **variables},
-                messages=[_traced_message(message, number) for number, message in enumerate(messages)],
-                tools=traced(tools, SOMEONE) if tools else None,
-                documents=None,
-            )
+            result = self._template.render(known)
         except (TemplateError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
             raise TokenizerError(f"the chat template cannot write these messages: {error}") from None
         text, authors = str.__str__(result), authors_of(result)
@@ -300,15 +300,20 @@ class ChatTemplate:
         return end
 
 
-def _traced_message(message: Message, number: int) -> dict[str, Any]:
+def _role(message: Message, number: int) -> str:
     if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
         raise TokenizerError(f"message {number} is not an object with a role: {str(message)[:80]!r}")
     if not _ROLE.fullmatch(message["role"]):
         raise TokenizerError(f"message {number} has the role {message['role']!r}; a role is a word")
+    return message["role"]
+
+
+def _traced_message(message: Message, number: int) -> dict[str, Any]:
+    role = _role(message, number)
     if "content" not in message and "tool_calls" not in message:
         raise TokenizerError(f"message {number} has no content")
     content = {key: value for key, value in message.items() if value is not None}
-    return traced(content, author(number)) | {"role": message["role"]}
+    return traced(content, author(number)) | {"role": role}
 
 
 def _runs(authors: str, one: str) -> list[tuple[int, int]]:

@@ -158,7 +158,7 @@ def traced(value: Any, authors: str) -> Any:
     if value is None or isinstance(value, bool | int | float):
         return value
     raise TokenizerError(
-        f"messages and tools are made of text, numbers, lists and objects, not of {type(value).__name__}"
+        f"messages, tools and variables are made of text, numbers, lists and objects, not of {type(value).__name__}"
     )
 
 

@@ -15,6 +15,7 @@ from penjing.errors import TokenizerError
 from penjing.tokenizer.counting import hash_bytes, same_bytes
 
 MOST_TOKENS = (1 << 20) - 1
+"""How many ids a tokenizer can have; more in a file are no vocabulary but damage, and would fill the memory."""
 MOST_MERGES = 1 << 24
 NO_TOKEN = MOST_TOKENS
 """What stands for a byte that a vocabulary lacks."""

@@ -21,14 +21,17 @@ import regex
 from numpy.typing import NDArray
 
 from penjing.errors import TokenizerError
+from penjing.tokenizer.special import (
+    DEFAULT_SPECIAL_TOKENS,
+    TURN_END,
+    TURN_START,
+    check_names,
+    end_of_document,
+)
+from penjing.tokenizer.tables import MOST_TOKENS
 
 if TYPE_CHECKING:
     from penjing.tokenizer.chat import ChatTemplate
-
-END_OF_TEXT = "<|endoftext|>"
-TURN_START = "<|im_start|>"
-TURN_END = "<|im_end|>"
-DEFAULT_SPECIAL_TOKENS = (END_OF_TEXT, TURN_START, TURN_END)
 
 
 class TextModel(Protocol):
@@ -68,7 +71,7 @@ class Tokenizer:
         chat_template: a Jinja template in Hugging Face's convention.
 
     Raises:
-        TokenizerError: when two tokens share an id, or `bos`, `eos` or `pad` is not a token.
+        TokenizerError: when two tokens share an id or one is too large, or `bos`, `eos` or `pad` is not a token.
     """
 
     def __init__(
@@ -96,6 +99,8 @@ class Tokenizer:
         if adds_bos and bos is None:
             raise TokenizerError("adds_bos is set, but the tokenizer has no bos token")
         self.vocab_size = max(len(model.tokens), 1 + max(outside.values(), default=-1))
+        if self.vocab_size > MOST_TOKENS:
+            raise TokenizerError(f"{self.vocab_size:,} ids are more than the {MOST_TOKENS:,} that a tokenizer can have")
         self.bos_id, self.eos_id, self.pad_id = (self._id_of(name) for name in (bos, eos, pad))
         self._special_ids = frozenset(self.special_tokens.values())
         self._added_ids = frozenset(self.added_tokens.values())
@@ -290,6 +295,7 @@ class Tokenizer:
         *,
         pattern: str = "penjing",
         special_tokens: Sequence[str] = DEFAULT_SPECIAL_TOKENS,
+        eos: str | None = None,
         workers: int = 1,
         errors: str = "strict",
         progress: "Callable[[str, int, int], None] | None" = None,
@@ -300,18 +306,22 @@ class Tokenizer:
             source: texts, one document each; or text files to be read in pieces.
             vocab_size: ids in all: 256 bytes, the merges, and the special tokens, which come last.
             pattern: how text is split into chunks that no token crosses; a name from `patterns.PATTERNS` or a regex.
-            special_tokens: their names. `<|endoftext|>` ends a document; with `<|im_start|>` and `<|im_end|>` the
-                tokenizer has a chat template (ChatML).
+            special_tokens: their names. With `<|im_start|>` and `<|im_end|>` the tokenizer has a chat template
+                (ChatML).
+            eos: which of them ends a document; None: the first of `special.USUAL_EOS` that is there, if any.
             workers: threads that split and count.
             errors: "strict" refuses files that are not UTF-8, "replace" reads them with U+FFFD.
             progress: called with what is being done, how much is done, and how much there is (0: not known).
 
         Raises:
-            TokenizerError: the vocabulary is too small or the corpus is empty.
+            TokenizerError: the vocabulary is too small or too large, the corpus is empty, or a special token is given
+                twice or is a token of the text as well.
             DataError: a file is missing or not UTF-8.
         """
         from penjing.tokenizer import training
 
+        check_names(special_tokens, (bytes([byte]) for byte in range(256)))
+        eos = end_of_document(special_tokens, eos)
         model = training.train(
             source,
             vocab_size - len(special_tokens),
@@ -321,17 +331,19 @@ class Tokenizer:
             progress=progress,
             reserved=len(special_tokens),
         )
-        return cls.around(model, special_tokens)
+        return cls.around(model, special_tokens, eos=eos)
 
     @classmethod
-    def around(cls, model: TextModel, special_tokens: Sequence[str] = DEFAULT_SPECIAL_TOKENS) -> "Tokenizer":
-        """A tokenizer in Penjing's own convention: special tokens after the model's ids, ChatML when they allow it."""
-        twice = next((name for name in special_tokens if list(special_tokens).count(name) > 1), None)
-        if twice is not None:
-            raise TokenizerError(f"the special token {twice!r} is given twice")
-        first = len(model.tokens)
-        end = special_tokens[0] if special_tokens else None
-        template = None
+    def around(
+        cls, model: TextModel, special_tokens: Sequence[str] = DEFAULT_SPECIAL_TOKENS, *, eos: str | None = None
+    ) -> "Tokenizer":
+        """A tokenizer in Penjing's own convention: special tokens after the model's ids, ChatML when they allow it.
+
+        Arguments and errors as of `train`. What ends a document also fills a batch.
+        """
+        check_names(special_tokens, model.tokens)
+        first, template = len(model.tokens), None
+        end = end_of_document(special_tokens, eos)
         if TURN_START in special_tokens and TURN_END in special_tokens:
             from penjing.tokenizer.chat import CHATML
 
@@ -339,8 +351,8 @@ class Tokenizer:
         return cls(
             model,
             special_tokens={name: first + offset for offset, name in enumerate(special_tokens)},
-            eos=END_OF_TEXT if END_OF_TEXT in special_tokens else end,
-            pad=END_OF_TEXT if END_OF_TEXT in special_tokens else end,
+            eos=end,
+            pad=end,
             chat_template=template,
         )
 

@@ -24,6 +24,7 @@ from penjing.tokenizer.bpe import BYTE_ORDER, BytePairModel
 from penjing.tokenizer.counting import ChunkCounter
 from penjing.tokenizer.patterns import SplitPattern
 from penjing.tokenizer.scan import chunk_ends, utf8
+from penjing.tokenizer.tables import MOST_TOKENS
 from penjing.workers import in_order
 
 BLOCK = 4 << 20
@@ -63,7 +64,7 @@ def train(
         reserved: ids that the caller adds for special tokens; only for the text of an error.
 
     Raises:
-        TokenizerError: `tokens` is below 256, or there is no text.
+        TokenizerError: `tokens` is below 256 or more than a tokenizer can have, or there is no text.
         DataError: a file is missing, unreadable or not UTF-8.
     """
     if tokens < 256:
@@ -71,6 +72,8 @@ def train(
         raise TokenizerError(
             f"a vocabulary of {tokens + reserved} cannot hold the 256 bytes{special}; ask for {256 + reserved} or more"
         )
+    if tokens + reserved > MOST_TOKENS:
+        raise TokenizerError(f"a vocabulary of {tokens + reserved:,} is too large; ask for {MOST_TOKENS:,} at most")
     if workers < 1:
         raise TokenizerError(f"workers is {workers}; at least one is needed")
     split_pattern = SplitPattern.of(pattern)

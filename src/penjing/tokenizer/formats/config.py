@@ -7,6 +7,7 @@
 - `added_tokens_decoder`, and added_tokens.json: tokens beyond the vocabulary, for folders without a tokenizer.json.
 """
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from penjing.errors import TokenizerError
 from penjing.files import read_json
 from penjing.tokenizer.formats.parts import Parts, read_bytes
+from penjing.tokenizer.tables import MOST_TOKENS
 from penjing.tokenizer.tokenizer import Tokenizer
 
 
@@ -65,12 +67,19 @@ def _content(token: Any) -> str:
 
 def _with_added(parts: Parts, settings: dict[str, Any], folder: Path) -> Parts:
     special, added, swallows = dict(parts.special_tokens), dict(parts.added_tokens), dict(parts.swallows)
+    decoder = settings.get("added_tokens_decoder") or {}
+    if not isinstance(decoder, dict) or not all(isinstance(token, dict) for token in decoder.values()):
+        raise TokenizerError(
+            f"{folder / 'tokenizer_config.json'}: added_tokens_decoder is not an object that gives each id an object"
+        )
     listed = [({"content": token}, number) for token, number in _object(folder / "added_tokens.json").items()]
-    listed += [(token, number) for number, token in (settings.get("added_tokens_decoder") or {}).items()]
+    listed += [(token, number) for number, token in decoder.items()]
     for token, number in listed:
         content = _content(token)
-        if not str(number).isdecimal():
-            raise TokenizerError(f"{folder}: the added token {content!r} has the id {number!r}, not a number from 0 on")
+        if not re.fullmatch("[0-9]{1,7}", str(number)) or int(number) >= MOST_TOKENS:
+            raise TokenizerError(
+                f"{folder}: the added token {content!r} has the id {number!r}, not a number from 0 to {MOST_TOKENS - 1}"
+            )
         if token.get("special"):
             added.pop(content, None)
             special[content] = int(number)

@@ -14,12 +14,11 @@ from penjing.errors import TokenizerError
 from penjing.files import atomic_file, read_json, write_json
 from penjing.tokenizer.bpe import BYTE_TO_CHARACTER, CHARACTER_TO_BYTE, BytePairModel
 from penjing.tokenizer.formats.parts import Parts, read_bytes
+from penjing.tokenizer.tables import MOST_TOKENS
 from penjing.tokenizer.tokenizer import Tokenizer
 
 _PAIRS = {"vocab.bpe": "encoder.json", "merges.txt": "vocab.json"}
 NAMES = (*_PAIRS, *_PAIRS.values())
-MOST_TOKENS = 1 << 24
-"""More are no vocabulary but a damaged file, and would fill the memory."""
 
 
 def read(file: Path, *, pattern: str = "gpt2") -> Parts:
@@ -48,18 +47,34 @@ def write(tokenizer: Tokenizer, folder: Path) -> None:
     """Writes encoder.json and vocab.bpe; the split pattern has no place in them and is taken to be GPT-2's.
 
     Raises:
-        TokenizerError: the tokenizer is not byte-level BPE.
+        TokenizerError: the tokenizer is not byte-level BPE, or two of its tokens are written alike.
     """
     model = tokenizer.model
     if not isinstance(model, BytePairModel):
         raise TokenizerError(f"vocab.bpe holds byte-level BPE; this is a {type(model).__name__}")
     tokens = ["".join(map(BYTE_TO_CHARACTER.__getitem__, token)) for token in model.tokens]
     vocabulary = {token: number for number, token in enumerate(tokens) if token}
-    vocabulary |= tokenizer.added_tokens | tokenizer.special_tokens
-    write_json(folder / "encoder.json", dict(sorted(vocabulary.items(), key=lambda item: item[1])))
+    write_json(folder / "encoder.json", with_outside(vocabulary, tokenizer))
     with atomic_file(folder / "vocab.bpe") as temporary:
         lines = [f"{tokens[left]} {tokens[right]}" for left, right, _ in model.merges.tolist()]
         temporary.write_text("\n".join(["#version: 0.2", *lines, ""]), encoding="utf-8")
+
+
+def with_outside(vocabulary: dict[str, int], tokenizer: Tokenizer) -> dict[str, int]:
+    """A model's vocabulary as a file writes it, and the tokens outside the model, in the order of their ids.
+
+    Raises:
+        TokenizerError: a token of the text is written as one outside is, which a reader could not tell apart: text
+            would give a special token.
+    """
+    outside = tokenizer.added_tokens | tokenizer.special_tokens
+    for token, number in outside.items():
+        if vocabulary.get(token, number) != number:
+            raise TokenizerError(
+                f"this tokenizer cannot be saved: {token!r} is the name of token {number}, and a file would write the "
+                f"text of token {vocabulary[token]} in the same way; rename the special token"
+            )
+    return dict(sorted((vocabulary | outside).items(), key=lambda item: item[1]))
 
 
 def check_vocabulary(vocabulary: object, file: Path) -> dict[str, int]:
@@ -72,7 +87,9 @@ def check_vocabulary(vocabulary: object, file: Path) -> dict[str, int]:
         raise TokenizerError(f"{file}: the vocabulary is not an object of tokens and ids")
     for token, number in vocabulary.items():
         if not isinstance(number, int) or not 0 <= number < MOST_TOKENS:
-            raise TokenizerError(f"{file}: the token {token!r} has the id {json.dumps(number)}, not a number from 0 on")
+            raise TokenizerError(
+                f"{file}: the token {token!r} has the id {json.dumps(number)}, not a number from 0 to {MOST_TOKENS - 1}"
+            )
     if len(set(vocabulary.values())) != len(vocabulary):
         raise TokenizerError(f"{file}: two tokens of the vocabulary share an id")
     return vocabulary

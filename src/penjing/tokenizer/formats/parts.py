@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from penjing.errors import TokenizerError
+from penjing.tokenizer.special import USUAL_EOS
 from penjing.tokenizer.tokenizer import TextModel, Tokenizer
 
 _USUAL_BOS = ("<|begin_of_text|>", "<s>")
-_USUAL_EOS = ("<|endoftext|>", "<|end_of_text|>", "</s>")
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Parts:
     def tokenizer(self) -> Tokenizer:
         """The tokenizer; where no file says what begins and ends a document, the usual names do."""
         bos = self.bos or next((name for name in _USUAL_BOS if name in self.special_tokens), None)
-        eos = self.eos or next((name for name in _USUAL_EOS if name in self.special_tokens), None)
+        eos = self.eos or next((name for name in USUAL_EOS if name in self.special_tokens), None)
         return Tokenizer(
             self.model,
             special_tokens=self.special_tokens,

@@ -48,6 +48,9 @@ def _read(content: bytes) -> Parts:
     if not pieces:
         raise TokenizerError("not a SentencePiece model: it holds no pieces")
     trainer, normalizer, denormalizer = messages[2], messages[3], messages[5]
+    for message, numbers in ((trainer, (3, 24, 35, 41, 42, 43)), (normalizer, (3, 4, 5))):
+        if any(isinstance(message.get(field), bytes) for field in numbers):
+            raise TokenizerError("not a SentencePiece model, or damaged: a setting of the wrong type")
     _check(trainer, normalizer, denormalizer)
 
     kinds = {kind: {text: number for number, (text, _, own) in enumerate(pieces) if own == kind} for kind in _KINDS}

@@ -20,6 +20,7 @@ from penjing.errors import TokenizerError
 from penjing.files import atomic_file
 from penjing.tokenizer.bpe import BytePairModel
 from penjing.tokenizer.formats.parts import Parts, read_bytes
+from penjing.tokenizer.tables import MOST_TOKENS
 from penjing.tokenizer.tokenizer import Tokenizer
 
 
@@ -116,16 +117,22 @@ def write(tokenizer: Tokenizer, file: Path) -> None:
 
 def _ranks(file: Path) -> dict[bytes, int]:
     ranks: dict[bytes, int] = {}
+    taken: set[int] = set()
     for number, line in enumerate(read_bytes(file).splitlines(), 1):
         if not line:
             continue
         encoded, _, rank = line.rpartition(b" ")
         token = _decoded(encoded)
-        if token is None or not rank.isdigit() or len(rank) > 7:
-            raise TokenizerError(f"{file}, line {number}: not a token in base 64 and its rank")
+        if token is None or not rank.isdigit() or len(rank) > 7 or int(rank) >= MOST_TOKENS:
+            raise TokenizerError(
+                f"{file}, line {number}: not a token in base 64 and its rank, a number from 0 to {MOST_TOKENS - 1}"
+            )
         if token in ranks:
             raise TokenizerError(f"{file}, line {number}: the token {token!r} comes twice")
+        if int(rank) in taken:
+            raise TokenizerError(f"{file}, line {number}: the rank {int(rank)} comes twice")
         ranks[token] = int(rank)
+        taken.add(int(rank))
     if not ranks:
         raise TokenizerError(f"{file}: holds no tokens")
     return ranks

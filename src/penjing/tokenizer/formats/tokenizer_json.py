@@ -20,10 +20,11 @@ from penjing.errors import TokenizerError
 from penjing.files import read_json
 from penjing.tokenizer.bpe import BytePairModel
 from penjing.tokenizer.formats.config import swallowed
-from penjing.tokenizer.formats.gpt2 import MOST_TOKENS, check_vocabulary, merge_ids, tokens_of
+from penjing.tokenizer.formats.gpt2 import check_vocabulary, merge_ids, tokens_of, with_outside
 from penjing.tokenizer.formats.parts import Parts
 from penjing.tokenizer.patterns import SplitPattern
 from penjing.tokenizer.sentencepiece import SPACE, Prefix, SentencePieceModel
+from penjing.tokenizer.tables import MOST_TOKENS
 from penjing.tokenizer.tokenizer import TextModel, Tokenizer
 
 _FORMS = ("NFC", "NFD", "NFKC", "NFKD")
@@ -48,7 +49,7 @@ def document(tokenizer: Tokenizer) -> Section:
     """The content of a tokenizer.json for `tokenizer`, which `tokenizers` and `read` understand alike.
 
     Raises:
-        TokenizerError: the format cannot say what this tokenizer does.
+        TokenizerError: the format cannot say what this tokenizer does, or would write two of its tokens alike.
     """
     sections = tokenizer.model.sections()
     rewrites = _steps(sections["normalizer"]) and sections["normalizer"]["type"] not in _FORMS
@@ -59,8 +60,7 @@ def document(tokenizer: Tokenizer) -> Section:
         # those that are not sought in normalized text are found first: special ones, and all where spaces are rewritten
         flags |= {"normalized": not special and not rewrites, "special": special}
         added.append({"id": number, "content": text, **flags})
-    vocabulary = sections["model"]["vocab"] | tokenizer.added_tokens | tokenizer.special_tokens
-    sections["model"]["vocab"] = dict(sorted(vocabulary.items(), key=lambda item: item[1]))
+    sections["model"]["vocab"] = with_outside(sections["model"]["vocab"], tokenizer)
     processor = _bos_processor(tokenizer) if tokenizer.adds_bos else None
     head = {"version": "1.0", "truncation": None, "padding": None}
     return head | {"added_tokens": sorted(added, key=lambda token: token["id"]), "post_processor": processor} | sections
