@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import struct
 import sys
 import tracemalloc
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from penjing.data import corpus
-from penjing.data.corpus import Corpus, Document, documents, is_validation
+from penjing.data.corpus import Corpus, Document, documents, files_in, is_validation
 from penjing.errors import DataError
 from penjing.tokenizer.patterns import PATTERNS
 
@@ -37,7 +38,7 @@ def test_separators_make_documents_and_take_the_line_ends_around_them(tmp_path):
     file = tmp_path / "a.txt"
     file.write_text("one\n<|endoftext|>\n\ntwo\nlines\n<|endoftext|>\n  \n<|endoftext|>three\n")
     found = list(documents(file))
-    assert [d.text for d in found] == ["one", "two\nlines", "three\n"]
+    assert [d.text for d in found] == ["one", "two\nlines", "three"]
     assert found[2].origin.endswith("a.txt, document 4")  # the blank one is left out, but counted
     assert texts(file, separator="\n")[-4:] == ["two", "lines", "<|endoftext|>", "<|endoftext|>three"]
     assert len(texts(file, separator=None)) == 1
@@ -84,6 +85,21 @@ def test_every_kind_of_file_compressed_or_not(tmp_path, name, content, expected,
         assert texts(file) == expected
 
 
+def test_a_zst_file_may_have_several_frames_and_frames_to_skip(tmp_path):
+    """As `zstd a b > c` and parallel compressors write them; three frames of text, one of them of 600 kB, one empty."""
+    skipped = b"\x50\x2a\x4d\x18" + struct.pack("<I", 6) + b"ignore"
+    long = "".join(f"line {i}\n" for i in range(60_000))
+    frames = [
+        skipped,
+        zstandard.compress(b"first\n"),
+        zstandard.compress(b""),
+        zstandard.compress(long.encode()),
+        skipped,
+    ]
+    (tmp_path / "a.txt.zst").write_bytes(b"".join(frames))
+    assert texts(tmp_path) == ["first\n" + long]
+
+
 def test_parquet_is_read_by_row_groups(tmp_path):
     file = tmp_path / "a.parquet"
     table = pyarrow.table({"body": [f"text {i}" for i in range(5000)], "other": range(5000)})
@@ -110,6 +126,22 @@ def test_a_folder_is_read_in_sorted_order_without_hidden_and_foreign_files(tmp_p
         "a/b/c.jsonl",
     ]
     assert texts([tmp_path / "b.txt", str(tmp_path / "B.TXT")]) == ['"b.txt"', '"B.TXT"']
+
+
+def test_a_folder_is_read_without_the_runs_in_it(tmp_path):
+    """`--data .` with the default `--out`: neither a run's report nor what its stages made is text to train on."""
+    run = tmp_path / "runs" / "mine"
+    for name in ("novel.txt", "runs/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    before = list(files_in(tmp_path))
+    for name in ("world/stage.json", "world/train.jsonl", "pretrain/model/config.json", "report.md"):
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_text('{"text": "made"}')
+    assert texts(tmp_path) == ["novel.txt", "runs/notes.txt"]
+    assert list(files_in(tmp_path)) == before  # so a run's data is the same before it and after
+    assert texts(run / "world" / "train.jsonl") == ["made"]  # what is asked for by name is read
+    assert list(files_in(run / "pretrain")) == [run / "pretrain" / "model" / "config.json"]
 
 
 def test_hugging_face_datasets_are_streamed(monkeypatch):
@@ -162,6 +194,12 @@ def test_without_the_extra_hugging_face_sources_say_how_to_get_it(monkeypatch):
         ("a.txt.gz", gzip.compress(b"text" * 1000)[:-9], r"damaged or cut short"),
         ("a.txt.gz", b"no gzip at all", r"damaged or cut short"),
         ("a.txt.zst", b"no zstandard at all", r"damaged or cut short"),
+        ("a.txt.zst", zstandard.compress(b"text" * 1000)[:-3], r"cut short \(its last frame has no end\)"),
+        ("a.txt.zst", zstandard.compress(b"whole") + zstandard.compress(b"text" * 1000)[:5], r"last frame has no end"),
+        ("a.jsonl.zst", zstandard.compress(b'"one"\n"two"\n')[:-1], r"last frame has no end"),
+        ("a.txt.gz", gzip.compress(b"whole") + gzip.compress(b"text" * 1000)[:-9], r"damaged or cut short"),
+        ("a.txt.gz", b"", r"cut short \(it is empty\)"),
+        ("a.txt.zst", b"", r"cut short \(it is empty\)"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_with_its_place(tmp_path, name, content, message):
@@ -277,6 +315,26 @@ def test_the_split_is_the_same_on_every_machine():
     """Golden: documents 0 .. 99 of seed 0 on the validation side at 0.1, as this test first saw them."""
     chosen = [i for i in range(100) if is_validation(Document(f"document {i}"), 0.1)]
     assert chosen == [4, 9, 19, 26, 38, 50, 73, 92, 94, 99]
+
+
+@pytest.mark.parametrize("length", [30, 99, 100, 101, 110, 113, 114, 300])
+def test_copies_are_on_one_side_whatever_file_they_are_in(length, tmp_path, monkeypatch):
+    """The same text as first, middle and last part of a text file, as a file of its own and as a record; in pieces of
+    100 characters where it is longer."""
+    monkeypatch.setattr(corpus, "PIECE", 100)
+    monkeypatch.setattr(corpus.streams, "BLOCK", 64)
+    sides = set()
+    for number in range(12):
+        text = f"{number} " + "".join(f"{i} " for i in range(length))[: length - 4] + "!"
+        (tmp_path / "a.txt").write_text(f"\n{text}\n<|endoftext|>\n{text}\n<|endoftext|>\n{text}\n")
+        (tmp_path / "b.txt").write_text(text + "\n")
+        (tmp_path / "c.jsonl").write_text(json.dumps({"text": text}) + "\n" + json.dumps({"text": text + "\n"}))
+        found = list(documents(tmp_path))
+        assert sum(not document.continues for document in found) == 6
+        side = {is_validation(document, 0.5) for document in found}
+        assert len(side) == 1
+        sides |= side
+    assert sides == {True, False}
 
 
 def test_few_documents_are_split_by_position(tmp_path, monkeypatch):

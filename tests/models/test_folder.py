@@ -14,9 +14,15 @@ from torch import nn
 import penjing
 from penjing.errors import CheckpointError, ConfigError, PenjingError
 from penjing.models import LanguageModel, register
+from penjing.models.describe import describe
 from penjing.models.families import family_of
 from penjing.models.families import penjing as own_family
 from penjing.models.folder import load_model, read_config, read_generation, save
+from penjing.nn.attention import Attention
+from penjing.nn.mlp import MLP
+from penjing.nn.norms import LayerNorm
+from penjing.nn.positions import LearnedPositions
+from penjing.nn.rope import Rope
 from penjing.nn.swiglu import SwiGLU
 from penjing.tokenizer import Tokenizer
 
@@ -70,6 +76,39 @@ def test_weights_keep_their_dtype_unless_another_is_asked(dtype, tmp_path):
         torch.float32
     }
     assert json.loads((tmp_path / "model/config.json").read_text())["dtype"] == str(dtype).removeprefix("torch.")
+
+
+def test_a_family_that_cannot_say_a_composition_leaves_it_to_our_own(tmp_path):
+    """GPT-2's parts with heads whose width does not divide the model's, and LLaMA's with a theta of 1."""
+    uneven = build(
+        Attention.Config(heads=3, head_dim=32, bias=True, output_bias=True),
+        width=100,
+        positions=LearnedPositions.Config(),
+        norm=LayerNorm.Config(),
+        mlp=MLP.Config(hidden=48, activation="gelu_tanh"),
+    )
+    still = build(Attention.Config(heads=4, rope=Rope.Config(theta=1.0)))
+    for number, model in enumerate((uneven, still)):
+        assert family_of(model.config).model_type == "penjing"
+        save(tmp_path / str(number), model)
+        assert torch.equal(load_model(tmp_path / str(number))(tokens(2, 9)), model(tokens(2, 9)))
+
+
+@pytest.mark.parametrize("name", ["grouped heads", "learned positions", "capped logits"])
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_weights_have_memory_of_their_own(name, dtype, tmp_path):
+    """Aligned to 64 bytes, no larger than they are, and untouched when the file is overwritten in place."""
+    save(tmp_path, MODELS[name])
+    model = load_model(tmp_path, dtype=dtype)
+    before = model(tokens(1, 5))
+    file = tmp_path / "model.safetensors"
+    with file.open("r+b") as bytes_:
+        bytes_.write(b"\xff" * file.stat().st_size)
+    assert torch.equal(model(tokens(1, 5)), before)
+    for weight in model.parameters():
+        assert weight.data_ptr() % 64 == 0
+        assert weight.is_contiguous()
+        assert weight.untyped_storage().nbytes() == weight.nbytes
 
 
 def test_a_tied_head_is_stored_once_and_tied_again(tmp_path):
@@ -197,24 +236,44 @@ def test_a_pickle_is_never_opened(folder, tmp_path):
     assert not trap.exists()
 
 
+HEADS = {"num_attention_heads": 10**8, "num_key_value_heads": 10**8, "head_dim": 2000}
+YARN = {"rope_type": "yarn", "factor": 4.0}
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"model_type": "unheard-of"}, "'model_type' is 'unheard-of'; Penjing reads gpt2, llama, penjing, qwen3"),
         ({"model_type": "remove"}, "'model_type' is None"),
         ({"hidden_size": "remove"}, "no 'hidden_size'"),
-        ({"hidden_size": "large"}, "'hidden_size' is 'large'; a positive whole number"),
+        ({"hidden_size": "large"}, "'hidden_size' is 'large'; a whole number from 1"),
+        ({"hidden_size": 10**30}, "'hidden_size' is 10+; a whole number from 1 to 100000000"),
         ({"hidden_size": -4}, "'hidden_size' is -4"),
         ({"vocab_size": True}, "'vocab_size' is True"),
-        ({"num_hidden_layers": 10**9}, "more than 4096 layers"),
+        ({"num_hidden_layers": 10**7}, "more than 4096 layers"),
         ({"num_key_value_heads": 3}, "cannot share"),
         ({"head_dim": 7}, "pairs"),
+        (
+            {"hidden_size": 10**8, "intermediate_size": 10**8, "vocab_size": 10**8} | HEADS,
+            "no model can be built by it",
+        ),
         ({"hidden_act": "gelu"}, "'hidden_act' is 'gelu'; Penjing reads 'silu'"),
+        ({"hidden_act": ["silu"]}, r"'hidden_act' is \['silu'\]; Penjing reads 'silu'"),
         ({"rms_norm_eps": "tiny"}, "'rms_norm_eps' is 'tiny'; a number"),
         ({"attention_bias": 1}, "'attention_bias' is 1; true or false"),
-        ({"rope_scaling": {"rope_type": "longrope"}}, "the type is 'longrope'; Penjing reads default, linear"),
+        ({"rms_norm_eps": 10**400}, "'rms_norm_eps' is 10+; a number"),
+        ({"rope_scaling": {"rope_type": "longrope"}}, "'rope_type' is 'longrope'; Penjing reads 'default', 'linear'"),
+        ({"rope_scaling": {"type": "longrope"}}, "'type' is 'longrope'"),
+        ({"rope_scaling": {"rope_type": ["x"]}}, r"config\.json, rope parameters: 'rope_type' is \['x'\]"),
         ({"rope_scaling": {"rope_type": "linear"}}, "no 'factor'"),
         ({"rope_scaling": [1]}, "an object is needed"),
+        ({"rope_scaling": YARN | {"original_max_position_embeddings": "4096"}}, "'original_max.*' is '4096'"),
+        ({"rope_scaling": YARN, "original_max_position_embeddings": -1}, "'original_max.*' is -1; a whole number"),
+        ({"rope_scaling": YARN, "rope_theta": 1.0, "rope_parameters": "remove"}, "'rope_theta' is 1.0; .* than 1"),
+        ({"rope_scaling": YARN | {"factor": 0}}, "'factor' is 0; a number greater than 0"),
+        ({"rope_scaling": YARN | {"beta_fast": -1}}, "'beta_fast' is -1; a number greater than 0"),
+        ({"rope_scaling": LLAMA3 | {"high_freq_factor": 1}}, "'high_freq_factor' is 1; a number greater than 1"),
         ({"quantization_config": {"bits": 4}}, "quantized"),
     ],
 )
@@ -222,6 +281,23 @@ def test_a_config_that_cannot_be_meant_is_an_error_that_names_the_field(changes,
     edit(folder, **changes)
     with pytest.raises(CheckpointError, match=message):
         load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"max_window_layers": None}, "'max_window_layers' is null"),
+        ({"max_window_layers": -1}, "'max_window_layers' is -1; a whole number from 0"),
+        ({"max_window_layers": 1, "sliding_window": None}, "'sliding_window' is null"),
+        ({"max_window_layers": 1, "sliding_window": 0}, "'sliding_window' is 0"),
+        ({"layer_types": [["full_attention"], "full_attention"]}, "'layer_types' must name"),
+    ],
+)
+def test_a_window_that_cannot_be_meant_is_an_error_that_names_the_field(changes, message, tmp_path):
+    save(tmp_path, MODELS["norms on queries and keys"])
+    edit(tmp_path, **{"use_sliding_window": True, "sliding_window": 8, "layer_types": "remove"} | changes)
+    with pytest.raises(CheckpointError, match=r"config\.json: " + message):
+        load_model(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -237,6 +313,19 @@ def test_a_config_that_cannot_be_meant_is_an_error_that_names_the_field(changes,
         (lambda m: m["layers"][0].update(repeat=10**9), "'repeat' is 1000000000"),
         (lambda m: m.update(layers=[{"type": "RMSNorm"}]), "does not describe a language model"),
         (lambda m: m.update(norm=3), "norm is 3, which does not fit"),
+        (lambda m: m.update(norm=None), "norm is None, which does not fit"),
+        (lambda m: m.update(layers=None), "layers is None, which does not fit"),
+        (lambda m: m.update(width=0), "width is 0, which does not fit"),
+        (lambda m: m.update(type=["LanguageModel"]), r"no layer type \['LanguageModel'\]"),
+        (lambda m: m.update(layers=2 * [m["layers"][0] | {"repeat": 4096}]), "8192 layers; more than 4096"),
+        (lambda m: m["layers"][0]["of"].update(mixer=None), r"layers\[0\]\.mixer is None, which does not fit"),
+        (
+            lambda m: m["layers"][0]["of"].update(mixer={"type": "LinearScaling", "factor": 2.0}),
+            "mixer is Linear.* fit",
+        ),
+        (lambda m: m["layers"][0]["of"]["mixer"].update(head_dim=-8), "head_dim is -8, which does not fit"),
+        (lambda m: m["layers"][0]["of"]["mixer"].update(bias=1), "bias is 1, which does not fit"),
+        (lambda m: m["layers"][0]["of"]["mixer"].update(qk_norm=m["layers"][0]["of"]["mlp"]), "qk_norm is SwiGLU"),
         (lambda m: m.clear(), "no layer type None"),
     ],
 )
@@ -247,6 +336,52 @@ def test_a_broken_config_of_our_own_says_where(change, message, tmp_path):
     (tmp_path / "model/config.json").write_text(json.dumps(values))
     with pytest.raises(CheckpointError, match=message):
         read_config(tmp_path / "model")
+
+
+JUNK = (None, ["x"], {}, "x", True, -1, 0, 1.5, 10**400, float("nan"))
+
+
+@pytest.mark.parametrize("name", ["yarn", "norms on queries and keys", "learned positions", "capped logits"])
+def test_no_junk_in_a_config_is_more_than_an_error_that_names_the_file(name, tmp_path):
+    """Each field of each family, at every depth, with values of every kind: a model, or a CheckpointError."""
+    save(tmp_path, MODELS[name])
+    path = tmp_path / "config.json"
+    values = json.loads(path.read_text())
+    messages = []
+    for place in places(values):
+        for junk in JUNK:
+            path.write_text(json.dumps(put(values, place, junk)))
+            try:
+                describe(tmp_path)
+            except CheckpointError as error:
+                messages.append(str(error))
+    assert len(messages) > 100
+    assert all(str(tmp_path) in message for message in messages)
+
+
+def places(value, *place):
+    """The keys that lead to each value inside a JSON value."""
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield (*place, key)
+        yield from places(item, *place, key)
+
+
+def put(value, place, junk):
+    """A copy of a JSON value with another value at a place."""
+    copy = json.loads(json.dumps(value))
+    inner = copy
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = junk
+    return copy
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"vocab_size": ' + "9" * 5000 + "}"])
+def test_json_that_python_cannot_hold_is_an_error(text, folder):
+    """Lists in lists without end, and a number of 5,000 digits."""
+    (folder / "config.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"config\.json: no model can be built"):
+        read_config(folder)
 
 
 def test_missing_and_broken_files_are_errors(folder, tmp_path):
@@ -348,6 +483,19 @@ class Gated(nn.Module):
 
     def initialise(self, generator, std, output_std):
         self.inner.initialise(generator, std, output_std)
+
+
+def test_a_layer_that_json_does_not_bring_back_is_refused_before_it_is_saved(tmp_path, monkeypatch):
+    """A list comes back as a tuple."""
+    monkeypatch.setattr(own_family, "CLASSES", dict(own_family.CLASSES))
+
+    @register
+    @dataclass(frozen=True)
+    class Listed(SwiGLU.Config):
+        sizes: list[int] | None = None
+
+    with pytest.raises(CheckpointError, match="no model folder can hold this model"):
+        save(tmp_path / "model", build(mlp=Listed(hidden=8, sizes=[1, 2])))
 
 
 def own_layer() -> LanguageModel:

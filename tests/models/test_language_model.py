@@ -14,8 +14,9 @@ from penjing.nn.cross_entropy import cross_entropy
 from penjing.nn.mlp import MLP
 from penjing.nn.norms import LayerNorm
 from penjing.nn.positions import LearnedPositions
+from penjing.nn.rope import Rope
 
-from ..nn.compositions import MODELS, tokens
+from ..nn.compositions import MODELS, build, tokens
 
 
 def config(**changes) -> LanguageModel.Config:
@@ -44,6 +45,25 @@ def test_weights_come_from_the_generator_alone():
     for a, b in zip(first.parameters(), again.parameters(), strict=True):
         assert torch.equal(a, b)
     assert not torch.equal(first.embedding.weight, other.embedding.weight)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"mixer": Attention.Config(heads=4, bias=True, qk_norm=LayerNorm.Config(), rope=Rope.Config())},
+        {"norm": LayerNorm.Config(), "tied": True, "head_bias": True, "positions": LearnedPositions.Config()},
+        {"mlp": MLP.Config(hidden=8), "head_bias": True, "zero_outputs": True},
+    ],
+)
+def test_a_trained_model_initialised_again_is_a_fresh_one(changes):
+    """Every weight, norms and biases too, after all were drawn at random."""
+    trained = build(**changes)
+    fresh = trained.config.build()
+    for model in (trained, fresh):
+        model.initialise(torch.Generator().manual_seed(1))
+    for (name, a), b in zip(trained.named_parameters(), fresh.parameters(), strict=True):
+        assert torch.equal(a, b), name
 
 
 def test_a_bfloat16_model_is_initialised_to_the_rounded_float32_weights():

@@ -13,6 +13,7 @@ from penjing.cli import app
 from penjing.errors import CheckpointError
 from penjing.models.describe import describe
 from penjing.models.folder import load_model
+from penjing.models.language_model import LanguageModel
 
 STORY = (
     "Once upon a time, there was a little girl named Lily. She loved to play outside in the park. One day, she saw a "
@@ -83,6 +84,15 @@ def test_an_untied_head_is_read_from_the_end(stories, tmp_path):
     path.write_bytes(bytes(content) + (2 * embedding).numpy().tobytes())
     ids = torch.tensor([[1, 400, 7]])
     torch.testing.assert_close(load_model(path)(ids), 2 * load_model(stories)(ids))
+
+
+def test_a_header_is_compared_with_the_files_size_before_anything_is_built(tmp_path, monkeypatch):
+    monkeypatch.setattr(LanguageModel, "__init__", lambda *_: pytest.fail("built"))
+    path = tmp_path / "model.bin"
+    for layers, message in ((900_000, "its header says"), (4096, "100 bytes, but its header asks for")):
+        path.write_bytes(struct.pack("<7i", 64, 172, layers, 8, 4, 512, 512) + b"0" * 72)
+        with pytest.raises(CheckpointError, match=message):
+            load_model(path)
 
 
 def test_damaged_files_are_errors(stories, tmp_path):

@@ -15,7 +15,8 @@ A document longer than a few million characters arrives in pieces, cut where tok
 stays flat; all but the last say that they `continue`.
 
 Which side of the split: the validation side gets each document whose hash, with the seed, falls into the fraction. It
-is a property of the text, so copies of one document never lie on both sides, and a corpus that grows keeps its split.
+is a property of the text (of the first million characters, and without the line ends around it), so copies of one
+document never lie on both sides, whatever files they are in, and a corpus that grows keeps its split.
 A corpus of few documents (a novel, ten plays) is split by position: the last part of each document is for validation.
 """
 
@@ -35,6 +36,9 @@ END_OF_TEXT = "<|endoftext|>"
 PIECE = 1 << 21
 """Documents of more characters than this arrive in pieces of about this size."""
 
+STAGE_MARK = "stage.json"
+"""The file that each stage of `penjing run` has in its folder."""
+
 _TEXT_KINDS = (".txt", ".text", ".md", ".markdown")
 _DOCUMENTS_EXPECTED = 10
 
@@ -51,15 +55,15 @@ class Document:
     continues: bool = False
     """Whether the next document is the next piece of this one."""
     key: str = ""
-    """What the split hashes for a piece: the same for all pieces of a document. "" means the text itself."""
+    """What the split hashes for a piece: the beginning of its document. "" means the beginning of the text itself."""
 
 
 class Corpus:
     """The documents of one or more sources, read anew by each iteration.
 
     Args:
-        source: a file, a folder (searched in sorted order; hidden files are left out), `hf:NAME[:CONFIG[:SPLIT]]`, or
-            several of these.
+        source: a file, a folder (searched as `files_in` does: hidden files and the runs in it are left out),
+            `hf:NAME[:CONFIG[:SPLIT]]`, or several of these.
         field: which field of a record is the text.
         separator: what lies between the documents of a text file; None makes each file one document.
         encoding: of text and JSON files: "utf-8", "gb18030", ...
@@ -163,16 +167,25 @@ def documents(source: Source, **options: Any) -> Iterator[Document]:
 
 
 def is_validation(document: Document, fraction: float, seed: int = 0) -> bool:
-    """Whether a document is for validation: by a hash of its text and the seed, the same on every machine."""
-    text = document.key or document.text
+    """Whether a document is for validation: by a hash of its beginning and the seed, the same on every machine."""
+    text = document.key or _beginning(document.text)
     digest = blake2b(text.encode(), digest_size=8, key=b"penjing split %d" % seed).digest()
     return int.from_bytes(digest, "big") < fraction * 2**64
 
 
 def files_in(folder: Path) -> Iterator[Path]:
-    """All files in a folder and its folders that are not hidden, in the same order on every machine."""
+    """The files in a folder and the folders in it, in the same order on every machine.
+
+    Left out are hidden files and folders, and what `penjing run` made: a folder in it that is a run's, or a stage's.
+    So a run can train on the folder that it lies in.
+    """
     for place, folders, files in os.walk(folder, onerror=_unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        stages = [name for name in folders if os.path.isfile(os.path.join(place, name, STAGE_MARK))]
+        if stages and Path(place) != Path(folder):
+            folders.clear()  # a run's folder
+            continue
+        folders[:] = [name for name in folders if name not in stages]
         yield from (Path(place) / name for name in sorted(files) if not name.startswith("."))
 
 
@@ -207,9 +220,11 @@ def _documents_of_text(blocks: Iterator[str], file: str, separator: str | None) 
             text = text.lstrip("\n")
         while len(text) > longest:
             cut = _border(text)
-            key = key or _key(text[:cut])
+            key = key or _beginning(text)
             yield Document(text[:cut], _nth(file, number), continues=True, key=key)
             text = text[cut:]
+    if number > 1 and not key:
+        text = text.rstrip("\n")
     if key or (text and not text.isspace()):
         yield Document(text, _nth(file, number), key=key)
 
@@ -220,7 +235,7 @@ def _nth(file: str, number: int) -> str:
 
 def _pieces(text: str, origin: str) -> Iterator[Document]:
     """A document that is already in memory, in pieces if it is long."""
-    key = _key(text[:PIECE]) if len(text) > PIECE else ""
+    key = _beginning(text) if len(text) > PIECE else ""
     start = 0
     while len(text) - start > PIECE:
         end = start + _border(text[start : start + PIECE + 2])
@@ -249,11 +264,12 @@ def _border(text: str) -> int:
     return PIECE
 
 
-def _key(text: str) -> str:
-    return blake2b(text.encode(), digest_size=16).hexdigest()
-
-
 # the split
+
+
+def _beginning(text: str) -> str:
+    """What decides the side of a document: no more of it than its first piece has, outer line ends aside; never ""."""
+    return text[:PIECE].lstrip("\n")[: PIECE // 2].rstrip("\n") or "\n"
 
 
 class _Part:

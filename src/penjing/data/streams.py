@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import zstandard
 
@@ -20,6 +20,8 @@ from penjing.errors import DataError, nearest
 COMPRESSED = (".gz", ".zst")
 BLOCK = 1 << 20
 """How many bytes are read at a time."""
+FEED = 1 << 12
+"""How many bytes of a .zst file are decompressed at a time: they are at most 128 MiB of text."""
 LONGEST_LINE = 1 << 28
 """A line of more bytes than this (256 MiB) is taken for a file that is not made of lines."""
 
@@ -34,11 +36,12 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
     compression = path.suffix.lower()
     try:
         with path.open("rb") as raw:
+            if compression in COMPRESSED and not raw.peek(1):
+                raise EOFError("it is empty")
             if compression == ".gz":
                 yield cast(BinaryIO, gzip.GzipFile(fileobj=raw))
             elif compression == ".zst":
-                reader = zstandard.ZstdDecompressor(max_window_size=2**31).stream_reader(raw, read_across_frames=True)
-                yield io.BufferedReader(cast(io.RawIOBase, reader), BLOCK)
+                yield io.BufferedReader(_Frames(raw), BLOCK)
             else:
                 yield raw
     except FileNotFoundError:
@@ -121,6 +124,35 @@ def whole_characters(text: str, where: str, errors: str = "strict") -> str:
             raise DataError(f"{where}: half a character (a lone surrogate); read with errors='replace'") from None
         return text.encode(errors="replace").decode()
     return text
+
+
+class _Frames(io.RawIOBase):
+    """What the frames of a .zst file hold; zstandard's own reader takes a frame without end for one that ended."""
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self._decompressor = zstandard.ZstdDecompressor(max_window_size=2**31)
+        self._frame: Any = None
+        self._unread, self._ready = b"", memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            data = self._unread or self._file.read(FEED)
+            if not data:
+                if self._frame is not None:
+                    raise EOFError("its last frame has no end")
+                return 0
+            frame = self._frame or self._decompressor.decompressobj()
+            self._ready = memoryview(frame.decompress(data))
+            self._unread = frame.unused_data
+            self._frame = None if frame.eof else frame
+        count = min(len(buffer), len(self._ready))
+        buffer[:count] = self._ready[:count]
+        self._ready = self._ready[count:]
+        return count
 
 
 def _decoder(encoding: str, errors: str) -> codecs.IncrementalDecoder:

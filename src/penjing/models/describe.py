@@ -18,7 +18,7 @@ from torch import nn
 
 from penjing.models import llama2c
 from penjing.models.families import family_of
-from penjing.models.folder import read_config
+from penjing.models.folder import CONFIG, named, read_config
 from penjing.models.language_model import LanguageModel
 from penjing.nn.attention import Attention
 
@@ -56,8 +56,11 @@ class Description:
 def describe(path: str | Path) -> Description:
     """Counts a model on disk (a folder or a llama2.c file). Errors as of `load`, but no weight is read."""
     place = Path(path)
-    config = llama2c.read_config(place) if place.is_file() else read_config(place)[1]
-    return describe_config(config)
+    if place.is_file():
+        return describe_config(llama2c.read_config(place))
+    config = read_config(place)[1]
+    with named(place / CONFIG):
+        return describe_config(config)
 
 
 def describe_config(config: LanguageModel.Config) -> Description:

@@ -9,7 +9,8 @@ Writing is atomic: a killed run or a full disk leaves what was there before.
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,11 +67,8 @@ def load_model(
     if place.is_file():
         return llama2c.load_model(place, device=device, dtype=dtype)
     family, config = read_config(place)
-    try:
-        with torch.device("meta"):
-            model = config.build()
-    except ConfigError as error:
-        raise CheckpointError(f"{place / CONFIG}: {error}") from None
+    with named(place / CONFIG), torch.device("meta"):
+        model = config.build()
     fill(model, read_weights(place, family, model, torch.device(device), dtype))
     return model.eval()
 
@@ -98,16 +96,30 @@ def read_config(folder: str | Path) -> tuple[Family, LanguageModel.Config]:
         raise CheckpointError(f"there is no model at {folder}")
     if not (folder / CONFIG).is_file():
         raise CheckpointError(f"{folder} is no model folder: it has no {CONFIG}")
-    values = read_json(folder / CONFIG, CheckpointError)
+    with named(folder / CONFIG):
+        values = read_json(folder / CONFIG, CheckpointError)
     if not isinstance(values, dict):
         raise CheckpointError(f"{folder / CONFIG}: an object is needed")
     if values.get("quantization_config"):
         raise CheckpointError(f"{folder}: its weights are quantized ('quantization_config'); Penjing reads floats only")
     family = family_named(values.get("model_type"), str(folder / CONFIG))
-    try:
+    with named(folder / CONFIG):
         return family, family.read(Fields(values, str(folder / CONFIG))).resolved()
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Names the config in whatever goes wrong when its model is built: sizes that do not fit, or beyond all memory.
+
+    Raises:
+        CheckpointError: in place of ConfigError and of what numbers that cannot be meant lead to.
+    """
+    try:
+        yield
     except ConfigError as error:
-        raise CheckpointError(f"{folder / CONFIG}: {error}") from None
+        raise CheckpointError(f"{path}: {error}") from None
+    except (ArithmeticError, ValueError, RuntimeError) as fault:
+        raise CheckpointError(f"{path}: no model can be built by it ({fault})") from fault
 
 
 def read_generation(folder: str | Path) -> dict[str, Any]:

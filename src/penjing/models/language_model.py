@@ -23,6 +23,7 @@ from penjing.errors import ConfigError
 from penjing.nn.block import Block, LayerConfig
 from penjing.nn.head import Head
 from penjing.nn.linear import Embedding, fill_normal, initialise_linear
+from penjing.nn.norms import LayerNorm, RMSNorm
 from penjing.nn.positions import LearnedPositions
 from penjing.nn.sequence import Sequence, positions_in_documents
 from penjing.nn.state import State
@@ -147,8 +148,21 @@ class LanguageModel(nn.Module):
         return State([block.new_state(batch, room, dtype=dtype, device=device) for block in self._blocks()], batch)
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Fills all weights from the generator, a CPU one: the same values on every device and for every dtype."""
+        """Fills all weights, whatever they were, from the generator: the same on every device and for every dtype.
+
+        Norms start as 1 and biases as 0. A layer of one's own fills itself; a norm of one's own keeps what it has.
+
+        Args:
+            generator: a CPU one.
+        """
         config = self.config
+        for module in self.modules():
+            if isinstance(module, LayerNorm | RMSNorm):
+                nn.init.ones_(module.weight)
+                if isinstance(module, LayerNorm) and module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        if self.head.bias is not None:
+            nn.init.zeros_(self.head.bias)
         output_std = 0.0 if config.zero_outputs else config.init_std / math.sqrt(2 * max(len(self.blocks), 1))
         fill_normal(self.embedding.weight, config.init_std, generator)
         if self.learned_positions is not None:

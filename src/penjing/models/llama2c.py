@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from penjing.errors import CheckpointError
+from penjing.models.families.family import MAX_LAYERS
 from penjing.models.language_model import LanguageModel
 from penjing.models.weights import fill
 from penjing.nn.attention import Attention
@@ -38,8 +39,6 @@ def load_model(path: Path, *, device: torch.device | str = "cpu", dtype: torch.d
         CheckpointError: it is not such a file, or it is cut short or too long.
     """
     config = read_config(path)
-    with torch.device("meta"):
-        model = config.build()
     layout = _layout(config)
     counted = sum(int(np.prod(shape)) for _, shape in layout)
     size = path.stat().st_size
@@ -48,6 +47,8 @@ def load_model(path: Path, *, device: torch.device | str = "cpu", dtype: torch.d
             f"{path} has {size} bytes, but its header asks for {HEADER.size + 4 * counted}; "
             "it is cut short or no llama2.c model"
         )
+    with torch.device("meta"):
+        model = config.build()
     numbers = np.fromfile(path, dtype="<f4", offset=HEADER.size)
     weights = _name(numbers, layout, config)
     fill(model, {name: weight.to(device=device, dtype=dtype or weight.dtype) for name, weight in weights.items()})
@@ -74,7 +75,8 @@ def read_config(path: Path) -> LanguageModel.Config:
         raise CheckpointError(f"{path} is too short for a llama2.c model")
     width, hidden, layers, heads, kv_heads, vocab, context = HEADER.unpack(header)
     sizes = (width, hidden, layers, heads, kv_heads, abs(vocab), context)
-    if min(sizes) < 1 or max(sizes) > LARGEST or width % heads or heads % kv_heads or (width // heads) % 2:
+    possible = min(sizes) >= 1 and max(sizes) <= LARGEST and layers <= MAX_LAYERS
+    if not possible or width % heads or heads % kv_heads or (width // heads) % 2:
         raise CheckpointError(f"{path} is no llama2.c model: its header says {sizes}")
     norm = RMSNorm.Config(eps=1e-5)
     mixer = Attention.Config(heads=heads, kv_heads=kv_heads, rope=Rope.Config())

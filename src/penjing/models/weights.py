@@ -43,6 +43,8 @@ def read_weights(
 ) -> dict[str, Tensor]:
     """Our weights' names to their tensors, from a folder's safetensors files.
 
+    Each has memory of its own, aligned as the processor likes it; the files are mapped, and copied a tensor at a time.
+
     Args:
         folder: holds `model.safetensors`, or several files and their index.
         family: whose names and layout the files have.
@@ -60,16 +62,20 @@ def read_weights(
         held = _open(stack, folder, family, table, device)
         tied_head = held.pop(_head_name(family), None) if model.config.tied else None
         _compare(folder, held, {name: stored.shape(shapes) for name, stored in table.items()})
-        weights: dict[str, Tensor] = {}
-        for name, stored in table.items():
-            weights |= stored.read(held[name].read(), shapes)
-        if tied_head is not None and not torch.equal(tied_head.read(), weights["embedding.weight"]):
+        embedding = next(held[name] for name, stored in table.items() if stored.names == ("embedding.weight",))
+        if tied_head is not None and not torch.equal(tied_head.read().to(FLOATS[embedding.dtype]), embedding.read()):
             raise CheckpointError(f"{folder}: the config ties the head to the embedding, but they differ")
-    broken = [name for name, weight in weights.items() if not weight.isfinite().all()]
+        dtype = dtype or FLOATS[embedding.dtype]
+        weights: dict[str, Tensor] = {}
+        broken = []
+        for name, stored in table.items():
+            for ours, view in stored.read(held[name].read(), shapes).items():
+                if not view.isfinite().all():
+                    broken.append(ours)
+                weights[ours] = view.to(dtype, copy=True, memory_format=torch.contiguous_format)
     if broken:
         raise CheckpointError(f"{folder}: NaN or infinity in {_listed(broken)}")
-    dtype = dtype or weights["embedding.weight"].dtype
-    return {name: weight.to(dtype) for name, weight in weights.items()}
+    return weights
 
 
 def fill(model: LanguageModel, weights: dict[str, Tensor]) -> None:

@@ -26,5 +26,15 @@ def family_named(model_type: Any, place: str = "config.json") -> Family:
 
 
 def family_of(config: LanguageModel.Config) -> Family:
-    """The first family that expresses a composition; Penjing's own expresses all."""
-    return next(family for family in FAMILIES.values() if family.expresses(config) is not None)
+    """The first family that expresses a composition; Penjing's own expresses all that can be written down.
+
+    Raises:
+        CheckpointError: not even Penjing's own does.
+    """
+    for family in FAMILIES.values():
+        if family.expresses(config) is not None:
+            return family
+    raise CheckpointError(
+        "no model folder can hold this model: its config, written down and read again, is another; the fields of a "
+        "layer of one's own must be numbers, texts, other configs or tuples of these, as their annotations say"
+    )

@@ -11,12 +11,13 @@ A new layer joins by one line in `CLASSES`, and one that is not Penjing's by `re
 """
 
 from collections.abc import Iterator
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from itertools import groupby
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 from penjing.errors import CheckpointError, ConfigError, nearest
-from penjing.models.families.family import MAX_LAYERS, Family, Fields
+from penjing.models.families.family import LARGEST, MAX_LAYERS, Family, Fields, is_number
 from penjing.models.language_model import LanguageModel
 from penjing.nn.attention import Attention
 from penjing.nn.block import Block, ParallelBlock
@@ -42,6 +43,7 @@ CLASSES: dict[str, Any] = {
     "YarnScaling": YarnScaling,
     "Llama3Scaling": Llama3Scaling,
 }
+_OURS = frozenset(CLASSES)
 
 
 def register(config: type) -> type:
@@ -97,7 +99,7 @@ def decode(value: Any, place: str) -> Any:
     if not isinstance(value, dict):
         return value
     name = value.get("type")
-    if name not in CLASSES:
+    if not isinstance(name, str) or name not in CLASSES:
         own = " (a layer of one's own wants penjing.models.register first)"
         raise CheckpointError(f"{place}: there is no layer type {name!r}" + nearest(str(name), CLASSES) + own)
     known = {field.name: field for field in fields(CLASSES[name])}
@@ -105,7 +107,8 @@ def decode(value: Any, place: str) -> Any:
     for key, item in given.items():
         if key not in known:
             raise CheckpointError(f"{place}: {name} has no field '{key}'" + nearest(key, known))
-        _check(item, known[key], f"{place}.{key}")
+        if not _fits(item, known[key].type, sizes=name in _OURS):
+            raise CheckpointError(f"{place}.{key} is {item!r}, which does not fit")
     missing = [key for key, f in known.items() if f.default is MISSING and key not in given]
     if missing:
         raise CheckpointError(f"{place}: {name} needs {', '.join(map(repr, missing))}")
@@ -122,22 +125,26 @@ def _repeated(entry: Any, place: str) -> Iterator[Any]:
     return (item for _ in range(count))
 
 
-def _check(value: Any, field: "Field[Any]", place: str) -> None:
-    """Plain values have the kind that the field's annotation names; anything else must be a config."""
-    kinds: dict[type, set[Any]] = {
-        bool: {bool, "bool"},
-        int: {int, float, int | None, float | None},
-        float: {float, float | None},
-        str: {str},
-        type(None): {int | None, float | None},
-    }
-    plain = {kind for allowed in kinds.values() for kind in allowed}
-    kind = field.type
-    if isinstance(kind, str) and kind not in plain:  # an annotation that was left as text
-        return
-    fits = kind in kinds.get(type(value), set()) if kind in plain else not isinstance(value, bool | int | float | str)
-    if not fits:
-        raise CheckpointError(f"{place} is {value!r}, which does not fit")
+def _fits(value: Any, kind: Any, *, sizes: bool) -> bool:
+    """Whether a value is what a field's annotation names.
+
+    Args:
+        value: plain or a config, or a tuple of such, whose entries are not looked at.
+        kind: the annotation; one that names no class (left as text, `Any`, ...) takes everything.
+        sizes: whether whole numbers are sizes, as all in Penjing's own layers are.
+    """
+    if get_origin(kind) in (Union, UnionType):
+        return any(_fits(value, each, sizes=sizes) for each in get_args(kind))
+    kind = get_origin(kind) or kind
+    if kind is float:
+        return is_number(value)
+    if kind is int:
+        return type(value) is int and (not sizes or 1 <= value <= LARGEST)
+    if kind is Any or not isinstance(kind, type):
+        return True
+    if getattr(kind, "_is_protocol", False):
+        return all(hasattr(value, name) for name in vars(kind) if not name.startswith("_"))
+    return isinstance(value, kind)
 
 
 def read(config: Fields) -> LanguageModel.Config:
@@ -145,6 +152,8 @@ def read(config: Fields) -> LanguageModel.Config:
     model = decode(config.values.get("model"), f"{config.place}, model")
     if not isinstance(model, LanguageModel.Config) or not all(isinstance(b, Block.Config) for b in model.layers):
         raise CheckpointError(f"{config.place}: 'model' does not describe a language model")
+    if len(model.layers) > MAX_LAYERS:
+        raise CheckpointError(f"{config.place}: {len(model.layers)} layers; more than {MAX_LAYERS} cannot be meant")
     return model
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from penjing.errors import CheckpointError
 from penjing.models.families import llama
-from penjing.models.families.family import Family, Fields
+from penjing.models.families.family import REQUIRED, Family, Fields
 from penjing.models.language_model import LanguageModel
 from penjing.nn.attention import Attention
 from penjing.nn.norms import RMSNorm
@@ -24,7 +24,7 @@ def read(hf: Fields) -> LanguageModel.Config:
     blocks = []
     for kind, block in zip(_layer_types(hf, len(base.layers)), base.layers, strict=True):
         assert isinstance(block.mixer, Attention.Config)
-        window = hf.integer("sliding_window", 4096) if kind == SLIDING else None
+        window = hf.integer("sliding_window", _default(hf, "sliding_window", 4096)) if kind == SLIDING else None
         blocks.append(replace(block, mixer=replace(block.mixer, qk_norm=norm, window=window)))
     return replace(base, layers=tuple(blocks))
 
@@ -32,14 +32,21 @@ def read(hf: Fields) -> LanguageModel.Config:
 def _layer_types(hf: Fields, layers: int) -> list[str]:
     slides = hf.flag("use_sliding_window", False)
     given = hf.values.get("layer_types")
+    if given is None and not slides:
+        return [FULL] * layers
     if given is None:
-        full = hf.values.get("max_window_layers", 28)
-        return [SLIDING if slides and layer >= full else FULL for layer in range(layers)]
-    if not isinstance(given, list) or len(given) != layers or not {FULL, SLIDING}.issuperset(given):
+        full = hf.integer("max_window_layers", _default(hf, "max_window_layers", 28), least=0)
+        return [SLIDING if layer >= full else FULL for layer in range(layers)]
+    if not isinstance(given, list) or len(given) != layers or not all(kind in (FULL, SLIDING) for kind in given):
         raise CheckpointError(
             f"{hf.place}: 'layer_types' must name '{FULL}' or '{SLIDING}' for each of {layers} layers"
         )
     return given if slides else [FULL] * layers
+
+
+def _default(hf: Fields, name: str, value: int) -> Any:
+    """What a field that is left out stands for; null does not stand for it."""
+    return REQUIRED if name in hf.values else value
 
 
 def write(config: LanguageModel.Config) -> dict[str, Any] | None:

@@ -21,16 +21,15 @@ def read_rope(config: Fields, default_theta: float = 10_000.0) -> Rope.Config:
     if not isinstance(parameters, dict):
         raise CheckpointError(f"{config.place}: the rope parameters are {parameters!r}; an object is needed")
     fields = Fields({"rope_theta": config.values.get("rope_theta"), **parameters}, f"{config.place}, rope parameters")
-    kind = parameters.get("rope_type") or parameters.get("type") or "default"
-    if kind not in SCALINGS:
-        raise CheckpointError(f"{fields.place}: the type is {kind!r}; Penjing reads {', '.join(SCALINGS)}")
+    name = "type" if parameters.get("rope_type") is None else "rope_type"  # "type" is the older name
+    kind = fields.choice(name, {kind: kind for kind in SCALINGS}, "default")
     context = config.integer("max_position_embeddings", 2048)
-    trained = config.values.get(ORIGINAL) or parameters.get(ORIGINAL)
+    trained = config.integer(ORIGINAL, fields.integer(ORIGINAL, context))
     for place in (config, fields):
         place.refuse("partial_rotary_factor", 1.0)
     return Rope.Config(
-        theta=fields.number("rope_theta", default_theta),
-        scaling=SCALINGS[kind](fields, context if trained is None or kind == "dynamic" else trained),
+        theta=fields.number("rope_theta", default_theta, above=1),
+        scaling=SCALINGS[kind](fields, context if kind == "dynamic" else trained),
     )
 
 
@@ -45,29 +44,30 @@ def write_rope(rope: Rope.Config) -> dict[str, Any]:
 
 
 def _yarn(fields: Fields, trained: int) -> YarnScaling:
+    options = {"beta_fast": "beta_fast", "beta_slow": "beta_slow", **YARN_OPTIONS}
+    given = [name for name in options if fields.values.get(name) not in (None, 0)]  # 0 is as good as left out
     return YarnScaling(
-        factor=fields.number("factor"),
+        factor=fields.number("factor", above=0),
         original_context=trained,
-        beta_fast=fields.number("beta_fast", 32.0) or 32.0,
-        beta_slow=fields.number("beta_slow", 1.0) or 1.0,
         truncate=fields.flag("truncate", True),
-        **{ours: fields.number(name) for name, ours in YARN_OPTIONS.items() if fields.values.get(name) is not None},
+        **{options[name]: fields.number(name, above=0) for name in given},
     )
 
 
 def _llama3(fields: Fields, trained: int) -> Llama3Scaling:
+    low = fields.number("low_freq_factor", above=0)
     return Llama3Scaling(
-        factor=fields.number("factor"),
-        low_freq_factor=fields.number("low_freq_factor"),
-        high_freq_factor=fields.number("high_freq_factor"),
+        factor=fields.number("factor", above=0),
+        low_freq_factor=low,
+        high_freq_factor=fields.number("high_freq_factor", above=low),
         original_context=trained,
     )
 
 
 SCALINGS: dict[str, Callable[[Fields, int], Scaling | None]] = {
     "default": lambda fields, trained: None,
-    "linear": lambda fields, trained: LinearScaling(fields.number("factor")),
-    "dynamic": lambda fields, trained: DynamicScaling(fields.number("factor"), trained),
+    "linear": lambda fields, trained: LinearScaling(fields.number("factor", above=0)),
+    "dynamic": lambda fields, trained: DynamicScaling(fields.number("factor", above=0), trained),
     "yarn": _yarn,
     "llama3": _llama3,
 }
