@@ -69,3 +69,11 @@ def test_folders_with_names_that_begin_alike_are_kept_apart(tmp_path):
     (tmp_path / ".model.abcd1234.efgh5678.old" / "model.abcd1234").mkdir(parents=True)
     write(tmp_path / "model", "new")
     assert names(tmp_path) == [".model.abcd1234.efgh5678.old", "model"]
+
+
+def test_a_file_is_never_replaced_by_a_folder(tmp_path):
+    """`penjing convert model.bin model.bin` must not end with the weights gone."""
+    (tmp_path / "model.bin").write_bytes(b"weights")
+    with pytest.raises(PenjingError, match=r"model\.bin is a file"), atomic_folder(tmp_path / "model.bin"):
+        raise AssertionError("nothing may be written")
+    assert (tmp_path / "model.bin").read_bytes() == b"weights"

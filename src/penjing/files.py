@@ -55,8 +55,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     did not replace is put back first.
 
     Raises:
-        PenjingError: the disk is full or the place cannot be written; `path` is then as it was before.
+        PenjingError: the disk is full or the place cannot be written, or `path` is a file; it is then as it was before.
     """
+    if path.exists() and not path.is_dir():
+        raise PenjingError(f"{path} is a file, where a folder is to be written; name another place")
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

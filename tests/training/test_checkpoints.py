@@ -50,7 +50,7 @@ def test_the_final_model_can_be_bf16(tmp_path):
 def test_a_half_written_checkpoint_is_ignored_and_said(tmp_path, capsys):
     """What a kill in the middle of a save leaves behind: the run goes on from the one before and removes it."""
     tiny.run(tmp_path, steps=4)
-    partial = tmp_path / "checkpoints" / ".step-000005.abc.partial"
+    partial = tmp_path / "checkpoints" / ".step-000005.abcd_123.partial"
     partial.mkdir()
     (partial / "model.safetensors").write_bytes(b"half")
     tiny.run(tmp_path, steps=5, display="lines")
@@ -58,6 +58,16 @@ def test_a_half_written_checkpoint_is_ignored_and_said(tmp_path, capsys):
     assert "step-000005 was being written when the run was killed; it is ignored" in said
     assert "going on from step 4" in said
     assert not partial.exists()
+
+
+def test_a_checkpoint_that_was_just_being_replaced_comes_back(tmp_path, capsys):
+    """A kill between the two renames of a replacement: the old one lies aside, and the run goes on from it."""
+    tiny.run(tmp_path, steps=4)
+    folder = tmp_path / "checkpoints"
+    (folder / ".step-000004.abcd_123.old").mkdir()
+    (folder / "step-000004").rename(folder / ".step-000004.abcd_123.old" / "step-000004")
+    tiny.run(tmp_path, steps=5, display="lines")
+    assert "going on from step 4" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "random.safetensors", "trainer.json"])

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from penjing.errors import CheckpointError, PenjingError, TrainingError
-from penjing.files import atomic_folder, read_json, write_json
+from penjing.files import atomic_folder, read_json, tidy, write_json
 from penjing.models.families import family_of
 from penjing.models.folder import load_model, write_into
 from penjing.models.language_model import LanguageModel
@@ -139,10 +139,10 @@ class Checkpoints:
 
     def _tidy(self) -> None:
         """Removes what killed runs left half-written, and says so."""
-        for path in self.folder.glob(".step-*"):
-            if path.is_dir():
-                self._say(f"{path.name.split('.')[1]} was being written when the run was killed; it is ignored")
-                shutil.rmtree(path, ignore_errors=True)
+        for path in self.folder.glob(".step-*.partial"):
+            self._say(f"{path.name.split('.')[1]} was being written when the run was killed; it is ignored")
+        if self.folder.is_dir():
+            tidy(self.folder)
 
     def _whole(self) -> list[Checkpoint]:
         """All that are not damaged, by steps."""
