@@ -7,7 +7,8 @@ plain PyTorch loop of its own, below. Ours is the Trainer with the model and the
 table names, on bytes instead of the text's 65 characters (the text is ASCII: the same symbols, the same predictions).
 
 Both train on the first 90 % of the text and are measured on the same 1,600 windows of 64, evenly spaced over the rest.
-Training time is the time of all steps, without measuring. Yardstick and recipe take turns in one process.
+A recipe with a longer context is measured on 1,600 windows of that length too, beginnings included. Training time is
+the time of all steps, without measuring. Yardstick and recipe take turns in one process.
 """
 
 import argparse
@@ -130,8 +131,8 @@ def run_yardstick(text: bytes, border: int, steps: int, seed: int) -> tuple[floa
     return seconds, statistics.mean(losses)
 
 
-def run_recipe(text: bytes, border: int, recipe: Pretrain, seed: int) -> tuple[float, float, int]:
-    """Seconds of training, validation loss and steps of the Trainer with a recipe's [pretrain] table."""
+def run_recipe(text: bytes, border: int, recipe: Pretrain, seed: int) -> dict[str, float]:
+    """The Trainer with a recipe's [pretrain] table: seconds of training, steps, losses."""
     ids = np.frombuffer(text, np.uint8).astype(np.int64)
     model = recipe.model.config(VOCAB).build()
     model.initialise(torch.Generator().manual_seed(seed))
@@ -142,11 +143,15 @@ def run_recipe(text: bytes, border: int, recipe: Pretrain, seed: int) -> tuple[f
         config = recipe.training.trainer(seed)
         result = config.build(model, next_token, loader, Path(out)).run()
         seconds = max(line["seconds"] for line in read_metrics(Path(out) / "metrics.jsonl"))
-    return seconds, mean_loss(model, _windows(ids[border:])), result.step
+    found = {"recipe_seconds": seconds, "recipe_steps": result.step}
+    found["recipe_loss"] = mean_loss(model, _windows(ids[border:]))
+    if recipe.model.context != BLOCK:
+        found[f"recipe_loss_{recipe.model.context}"] = mean_loss(model, _windows(ids[border:], recipe.model.context))
+    return found
 
 
-def _windows(ids: NDArray[np.int64]) -> list[TokenBatch]:
-    return list(windows(Symbols(ids), WINDOWS, BLOCK, 100))
+def _windows(ids: NDArray[np.int64], length: int = BLOCK) -> list[TokenBatch]:
+    return list(windows(Symbols(ids), WINDOWS, length, 100))
 
 
 def read_recipe(path: Path, settings: Sequence[str] = ()) -> Pretrain:
@@ -178,9 +183,9 @@ def main() -> None:
     border = int(0.9 * len(text))
     rounds = []
     for seed in range(1, options.rounds + 1):
-        seconds, loss, steps = run_recipe(text, border, recipe, seed)
-        line: dict[str, float] = {"recipe_seconds": seconds, "recipe_loss": loss, "recipe_steps": steps}
-        told = f"round {seed}: recipe {loss:.4f} after {steps} steps in {seconds:.1f} s"
+        line = run_recipe(text, border, recipe, seed)
+        losses = ", ".join(f"{value:.4f}" for name, value in line.items() if "loss" in name)
+        told = f"round {seed}: recipe {losses} after {line['recipe_steps']} steps in {line['recipe_seconds']:.1f} s"
         if options.yardstick_steps:
             seconds, loss = run_yardstick(text, border, options.yardstick_steps, seed)
             line |= {"yardstick_seconds": seconds, "yardstick_loss": loss}

@@ -51,7 +51,8 @@ def cross_entropy(
     if counted is not None and len(counted) < len(targets):
         hidden, targets = hidden[counted], targets[counted]
     rows = max(256, CHUNK_NUMBERS // head.weight.shape[0]) if chunk is None else chunk
-    weight, bias = head.weight, head.bias
+    weight: Tensor = head.weight
+    bias: Tensor | None = head.bias
     if not torch.is_grad_enabled():  # the gradient is computed ahead, and would be for nothing
         hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
     return _ChunkedCrossEntropy.apply(hidden, weight, bias, targets, head.softcap, rows)

@@ -45,15 +45,26 @@ class Linear(nn.Linear):
 
 
 def together(x: Float[Tensor, "*batch inputs"], *maps: Linear) -> tuple[Float[Tensor, "*batch outputs"], ...]:
-    """What several maps make of the same vectors: in training one product, which keeps a processor busier than three.
+    """What several maps make of the same vectors: in training one product, where that is faster.
 
-    Their weights stay apart, as models are stored; below each other they are `maps` of one.
+    In float32 on a CPU it is not: cutting the result apart takes longer than a larger product saves.
     """
+    if can_join(x, *maps) and not (x.dtype == torch.float32 and x.device.type == "cpu"):
+        return joined(x, *maps).split([map_.out_features for map_ in maps], dim=-1)
+    return tuple(map_(x) for map_ in maps)
+
+
+def can_join(x: Tensor, *maps: Linear) -> bool:
+    """Whether `joined` gives what the maps would, and is of use: in training, of plain maps."""
+    plain = all(type(map_) is Linear for map_ in maps)
+    alike = len({map_.bias is None for map_ in maps}) == 1
+    return plain and alike and torch.is_grad_enabled() and not torch.is_autocast_enabled(x.device.type)
+
+
+def joined(x: Float[Tensor, "*batch inputs"], *maps: Linear) -> Float[Tensor, "*batch outputs"]:
+    """What several maps make of the same vectors, side by side: one product of their weights below each other."""
     biases = [map_.bias for map_ in maps if map_.bias is not None]
-    plain = all(type(map_) is Linear for map_ in maps) and len(biases) in (0, len(maps))
-    if not (plain and torch.is_grad_enabled()) or torch.is_autocast_enabled(x.device.type):
-        return tuple(map_(x) for map_ in maps)
-    return _Together.apply(x, len(maps), *(map_.weight for map_ in maps), *biases)
+    return _Joined.apply(x, len(maps), *(map_.weight for map_ in maps), *biases)
 
 
 def product(
@@ -100,22 +111,21 @@ class _Product(torch.autograd.Function):
         return x_grad, weight_grad, rows.sum(dim=0) if wants_bias else None
 
 
-class _Together(torch.autograd.Function):
-    """`_Product` of the weights below each other, its result cut into theirs."""
+class _Joined(torch.autograd.Function):
+    """`_Product` of the weights below each other."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, count: int, *weights_and_biases: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, x: Tensor, count: int, *weights_and_biases: Tensor) -> Tensor:
         weights, biases = weights_and_biases[:count], weights_and_biases[count:]
         weight = torch.cat(weights)  # (all outputs, inputs)
         ctx.save_for_backward(x, weight)
         ctx.sizes, ctx.biases = [len(part) for part in weights], len(biases)
-        return product(x, weight, torch.cat(biases) if biases else None).split(ctx.sizes, dim=-1)
+        return product(x, weight, torch.cat(biases) if biases else None)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        grad = torch.cat(grads, dim=-1)  # (..., all outputs)
         rows = grad.flatten(0, -2)
         x_grad = product(grad, weight.t(), None) if ctx.needs_input_grad[0] else None
         parts: list[Tensor | None] = [None] * len(ctx.sizes)

@@ -6,13 +6,15 @@ Source: Shazeer, "GLU Variants Improve Transformer", 2020, arXiv:2002.05202, sec
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from penjing.nn.linear import Linear, initialise_linear, together
+from penjing.nn.linear import Linear, can_join, initialise_linear, joined
 
 
 class SwiGLU(nn.Module):
@@ -40,11 +42,34 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
         """Gate, multiply, down."""
-        gate, up = together(x, self.gate, self.up)
-        return self.down(F.silu(gate) * up)
+        if can_join(x, self.gate, self.up):
+            return self.down(_Gated.apply(joined(x, self.gate, self.up)))
+        return self.down(F.silu(self.gate(x)) * self.up(x))
 
     def initialise(self, generator: torch.Generator, std: float, output_std: float) -> None:
         """Maps from N(0, std^2), the one that writes to the residual stream from N(0, output_std^2)."""
         initialise_linear(self.gate, std, generator)
         initialise_linear(self.up, std, generator)
         initialise_linear(self.down, output_std, generator)
+
+
+class _Gated(torch.autograd.Function):
+    """silu of the first half times the second, its gradient written into one piece, as `joined` wants it."""
+
+    @staticmethod
+    def forward(ctx: Any, both: Tensor) -> Tensor:
+        gate, up = both.chunk(2, dim=-1)
+        opened = F.silu(gate)
+        ctx.save_for_backward(both, opened)
+        return opened * up
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        both, opened = ctx.saved_tensors
+        gate, up = both.chunk(2, dim=-1)
+        both_grad = torch.empty_like(both)
+        gate_grad, up_grad = both_grad.chunk(2, dim=-1)
+        torch.mul(grad, opened, out=up_grad)
+        torch.ops.aten.silu_backward.grad_input(grad * up, gate, grad_input=gate_grad)
+        return both_grad
