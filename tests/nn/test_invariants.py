@@ -8,6 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penjing.nn.block import Block
+
 from .compositions import MODELS, build, tokens
 
 CLOSE = {"atol": 2e-5, "rtol": 1e-5}
@@ -120,3 +122,32 @@ def test_bfloat16_keeps_the_invariants(name):
     assert (stepped - exact).abs().mean() < allowed
     packed = half(ids, documents=torch.zeros(2, 40, dtype=torch.long))
     assert (packed - exact).abs().mean() < allowed
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_wanted_tokens_alone_are_the_same_and_have_the_same_gradients(name):
+    """Within 1e-9 in float64: products of fewer rows may be summed in another order."""
+    model = copy.deepcopy(MODELS[name]).double()
+    ids, places = tokens(2, 7), torch.tensor([1, 2, 9, 13])
+    found = []
+    for hidden in (model.hidden(ids, wanted=places), model.hidden(ids).flatten(0, 1)[places]):
+        gradients = torch.autograd.grad(hidden.square().sum(), list(model.parameters()), allow_unused=True)
+        found.append([hidden, *(g for g in gradients if g is not None)])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+def test_a_block_that_knows_nothing_of_wanted_tokens_is_served():
+    class Plain(Block):
+        def forward(self, x, sequence, state=None):
+            x = x + self.mixer(self.mixer_norm(x), sequence, state)
+            return x + self.mlp(self.mlp_norm(x))
+
+    model = build()
+    ids, places = tokens(2, 7), torch.tensor([3, 8])
+    expected = model.hidden(ids)
+    for index, block in enumerate(model.blocks):
+        plain = Plain(block.config, model.config.width)
+        plain.load_state_dict(block.state_dict())
+        model.blocks[index] = plain
+    torch.testing.assert_close(model.hidden(ids, wanted=places), expected.flatten(0, 1)[places])

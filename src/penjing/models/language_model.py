@@ -105,7 +105,8 @@ class LanguageModel(nn.Module):
         positions: Int[Tensor, "rows seq"] | None = None,
         documents: Int[Tensor, "batch seq"] | None = None,
         state: State | None = None,
-    ) -> Float[Tensor, "batch seq width"]:
+        wanted: Int[Tensor, " places"] | None = None,
+    ) -> Float[Tensor, "*places width"]:
         """What the head reads: the residual stream after the last block and the final norm.
 
         Args:
@@ -115,6 +116,8 @@ class LanguageModel(nn.Module):
             documents: tokens with the same number in a row see each other; -1 is padding. None: each row is one
                 document, or goes on with the state's last one.
             state: what earlier calls read; updated in place. A pass with a state is inference: it has no gradient.
+            wanted: tokens, as places in the flattened batch, whose vectors alone are returned, `(places, width)`; the
+                last block's perceptron then works on them alone. None for all, `(batch, seq, width)`.
 
         Raises:
             ConfigError: the text is longer than a model with learned positions can read.
@@ -128,7 +131,11 @@ class LanguageModel(nn.Module):
             if self.training and self.config.embedding_dropout:
                 x = F.dropout(x, self.config.embedding_dropout)
             for index, block in enumerate(self.blocks):
+                if wanted is not None and index == len(self.blocks) - 1:
+                    sequence = sequence.ending_in(wanted)
                 x = block(x, sequence, None if state is None else state.layers[index])
+            if wanted is not None and x.dim() == 3:  # a block of one's own need not know of it
+                x = sequence.ending_in(wanted).select(x)
             if state is not None:
                 state.advance(sequence)
             return self.norm(x)

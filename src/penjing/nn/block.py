@@ -30,7 +30,7 @@ class LayerConfig(Protocol):
 class Block(nn.Module):
     """First the mixer, then the perceptron, which sees what the mixer wrote.
 
-    Shapes: `(batch, seq, width)` to the same.
+    Shapes: `(batch, seq, width)` to the same, or to the rows that `sequence` wants.
     """
 
     @dataclass(frozen=True)
@@ -65,9 +65,9 @@ class Block(nn.Module):
 
     def forward(
         self, x: Float[Tensor, "batch seq width"], sequence: Sequence, state: LayerState | None = None
-    ) -> Float[Tensor, "batch seq width"]:
+    ) -> Float[Tensor, "*places width"]:
         """The residual stream after this block."""
-        x = x + self._drop(self.mixer(self.mixer_norm(x), sequence, state))
+        x = sequence.select(x + self._drop(self.mixer(self.mixer_norm(x), sequence, state)))
         return x + self._drop(self.mlp(self.mlp_norm(x)))
 
     def new_state(self, batch: int, capacity: int, *, dtype: torch.dtype, device: torch.device) -> LayerState:
@@ -96,7 +96,8 @@ class ParallelBlock(Block):
 
     def forward(
         self, x: Float[Tensor, "batch seq width"], sequence: Sequence, state: LayerState | None = None
-    ) -> Float[Tensor, "batch seq width"]:
+    ) -> Float[Tensor, "*places width"]:
         """The residual stream after this block."""
-        mixed = self.mixer(self.mixer_norm(x), sequence, state)
+        mixed = sequence.select(self.mixer(self.mixer_norm(x), sequence, state))
+        x = sequence.select(x)
         return x + self._drop(mixed + self.mlp(self.mlp_norm(x)))

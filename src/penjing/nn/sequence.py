@@ -9,6 +9,7 @@ with a sliding window, `j` is one of the last `window` keys, `i` itself included
 Masks are made only where one is needed: a whole causal sequence and a single decoding step need none.
 """
 
+import copy
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,6 +28,8 @@ class Sequence:
         start: how many keys came before the first query (in a state); a query's slot is `start + index`.
         queries, keys: how many of each; `keys = start + queries`.
         documents: `(batch, keys)` or None when each row is one unpadded document.
+        wanted: the queries, as places in the flattened batch, whose results are needed after the last block; None for
+            all. A block that is told of some may return these alone, `(places, width)`.
     """
 
     def __init__(
@@ -40,9 +43,20 @@ class Sequence:
         self.queries = positions.shape[1]
         self.keys = start + self.queries
         self.documents = documents
+        self.wanted: Int[Tensor, " places"] | None = None
         self._masks: dict[int | None, Bool[Tensor, "rows 1 queries keys"]] = {}
         self._biases: dict[tuple[int | None, torch.dtype], Float[Tensor, "rows 1 queries keys"]] = {}
         self._rotations: dict[object, tuple[Tensor, Tensor]] = {}
+
+    def ending_in(self, wanted: Int[Tensor, " places"]) -> "Sequence":
+        """The same pass for its last block, after which only some results are needed; it shares all masks."""
+        last = copy.copy(self)
+        last.wanted = wanted
+        return last
+
+    def select(self, x: Float[Tensor, "batch queries width"]) -> Float[Tensor, "*places width"]:
+        """The rows of `x` that are wanted."""
+        return x if self.wanted is None else x.flatten(0, 1).index_select(0, self.wanted)
 
     def is_causal(self, window: int | None) -> bool:
         """Whether the mask is the plain lower triangle, which kernels know without being given one."""

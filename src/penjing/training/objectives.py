@@ -35,6 +35,7 @@ Objective = Callable[[Any, Any], Loss]
 
 def next_token(model: "LanguageModel", batch: TokenBatch) -> Loss:
     """Cross-entropy of each token given those before it in its document, in nats."""
-    hidden = model.hidden(batch.tokens, batch.positions, batch.documents)
-    total = cross_entropy(hidden, model.head, batch.targets, counted=batch.counted)
-    return Loss(total, batch.weight)
+    counted = batch.counted if batch.weight < batch.mask.numel() else None
+    hidden = model.hidden(batch.tokens, batch.positions, batch.documents, wanted=counted)
+    targets = batch.targets if counted is None else batch.targets.flatten()[counted]
+    return Loss(cross_entropy(hidden, model.head, targets), batch.weight)
