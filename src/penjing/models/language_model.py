@@ -17,10 +17,10 @@ from typing import cast
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from penjing.errors import ConfigError
 from penjing.nn.block import Block, LayerConfig
+from penjing.nn.dropout import dropout
 from penjing.nn.head import Head
 from penjing.nn.linear import Embedding, fill_normal, initialise_linear
 from penjing.nn.norms import LayerNorm, RMSNorm
@@ -129,7 +129,7 @@ class LanguageModel(nn.Module):
                 self._check_reach(sequence)
                 x = x + self.learned_positions(sequence.positions)
             if self.training and self.config.embedding_dropout:
-                x = F.dropout(x, self.config.embedding_dropout)
+                x = dropout(x, self.config.embedding_dropout)
             for index, block in enumerate(self.blocks):
                 if wanted is not None and index == len(self.blocks) - 1:
                     sequence = sequence.ending_in(wanted)

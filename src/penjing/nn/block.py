@@ -14,8 +14,8 @@ from typing import Any, Protocol
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from penjing.nn.dropout import dropout
 from penjing.nn.sequence import Sequence
 from penjing.nn.state import LayerState
 
@@ -80,7 +80,7 @@ class Block(nn.Module):
         self.mlp.initialise(generator, std, output_std)
 
     def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.config.dropout) if self.training and self.config.dropout else x
+        return dropout(x, self.config.dropout) if self.training and self.config.dropout else x
 
 
 class ParallelBlock(Block):

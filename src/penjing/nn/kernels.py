@@ -20,6 +20,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from penjing.nn.dropout import dropout as drop
+
 BLOCK = 64  # queries at a time; measured best for 256 to 1,024 tokens on Zen 4
 
 Query = Float[Tensor, "batch heads queries head_dim"]
@@ -43,7 +45,7 @@ def reference(
         scores = softcap * torch.tanh(scores / softcap)
     if visible is not None:
         scores = scores.masked_fill(~visible, -math.inf)
-    weights = F.dropout(scores.softmax(dim=-1), dropout)
+    weights = drop(scores.softmax(dim=-1), dropout)
     return torch.einsum("bhqk,bhkd->bhqd", weights, value)
 
 
@@ -84,7 +86,7 @@ def products(
     scores = (key @ rows.transpose(-1, -2)).transpose(-1, -2)  # (batch, kv_heads, group * queries, keys)
     if bias is not None:
         scores = (scores.unflatten(2, (-1, queries)) + bias[:, :, None]).flatten(2, 3)
-    weights = F.dropout(scores.softmax(dim=-1), dropout)
+    weights = drop(scores.softmax(dim=-1), dropout)
     return _heads(weights @ value, queries)
 
 
