@@ -160,6 +160,14 @@ def test_every_byte_level_pipeline_that_is_read_gives_the_ids_of_tokenizers(tmp_
     same(ours, tokenizers.Tokenizer.from_file(str(tmp_path / "again" / "tokenizer.json")), 20)
 
 
+def test_an_added_token_is_found_in_what_normalizing_makes_of_the_text(tmp_path):
+    """Spaces of other widths become plain ones under NFKC, and three of those are a token; oracle: tokenizers."""
+    theirs = PIPELINES["NFKC in a sequence"]()
+    ours = Tokenizer.load(saved(theirs, tmp_path))
+    for text in ("\u00a0\u2003\u3000", "a\u00a0  b<think>", "\uff1cthink\uff1e", "   "):
+        assert ours.encode(text) == theirs.encode(text).ids
+
+
 def sentencepiece_like(normalizer: Any, pre_tokenizer: Any, strips: bool) -> tokenizers.Tokenizer:
     """A BPE with byte fallback by `tokenizers`, spaces as ▁."""
     tokenizer = tokenizers.Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
@@ -342,7 +350,7 @@ def test_roles_and_templates_are_read_from_the_config(tmp_path):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"eos_token": 3}, "{'content': 3} is not a token"),
+        ({"eos_token": 3}, "3 is not a token"),
         ({"eos_token": "<nothing>"}, "'<nothing>' is not a token of this vocabulary"),
         ({"chat_template": 5}, "chat_template is not a template"),
         ([], "not a JSON object"),

@@ -10,6 +10,7 @@ never forge, the ids that begin and end a document, the chat template, and files
     tokenizer.save(Path("runs/tokenizer"))        # tokenizer.json, which transformers' AutoTokenizer opens as well
 """
 
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -21,6 +22,7 @@ import regex
 from numpy.typing import NDArray
 
 from penjing.errors import TokenizerError
+from penjing.tokenizer.bpe import BytePairModel
 from penjing.tokenizer.special import (
     DEFAULT_SPECIAL_TOKENS,
     TURN_END,
@@ -172,19 +174,30 @@ class Tokenizer:
 
         A stretch is a token that is not the model's, or what lies between two; special tokens are found first.
         """
-        outside: list[tuple[int, int, int]] = []
+        stretches: list[tuple[int, int, NDArray[np.int32]]] = []
         for start, end, special in _with_gaps(self.find_special(text) if allow_special else (), len(text)):
             if special is not None:
-                outside.append((start, end, special))
-            elif self.added_tokens:
-                found = self._found(text[start:end], self._added_finder)
-                outside += [(start + begin, start + stop, number) for begin, stop, number in found]
+                stretches.append((start, end, np.array([special], dtype=np.int32)))
+            else:
+                plain = self._plain_stretches(text[start:end], at_start and start == 0)
+                stretches += [(start + begin, start + stop, ids) for begin, stop, ids in plain]
+        return stretches or [(0, 0, np.zeros(0, dtype=np.int32))]
+
+    def _plain_stretches(self, text: str, at_start: bool) -> list[tuple[int, int, NDArray[np.int32]]]:
+        """Those of text without special tokens. Added tokens are sought in what normalizing makes of it; a text that
+        it changes is one stretch, for places in it are no places in the text.
+        """
+        form = self.model.normalization if isinstance(self.model, BytePairModel) else None
+        if self.added_tokens and form is not None and not unicodedata.is_normalized(form, text):
+            parts = self._plain_stretches(unicodedata.normalize(form, text), at_start)
+            return [(0, len(text), np.concatenate([ids for _, _, ids in parts]))] if parts else []
+        found = self._found(text, self._added_finder) if self.added_tokens else ()
         return [
             (start, end, np.array([number], dtype=np.int32))
             if number is not None
             else (start, end, self.model.encode(text[start:end], at_start=at_start and start == 0))
-            for start, end, number in _with_gaps(outside, len(text))
-        ] or [(0, 0, np.zeros(0, dtype=np.int32))]
+            for start, end, number in _with_gaps(found, len(text))
+        ]
 
     def find_special(self, text: str) -> Iterator[tuple[int, int, int]]:
         """Where special tokens stand in `text`: `(start, end, id)`, with the white space that a token swallows."""
