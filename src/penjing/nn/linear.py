@@ -56,10 +56,9 @@ def together(x: Float[Tensor, "*batch inputs"], *maps: Linear) -> tuple[Float[Te
 
 def can_join(x: Tensor, *maps: Linear) -> bool:
     """Whether `joined` gives what the maps would, and is of use: in training, of plain maps, uncompiled."""
-    plain = all(type(map_) is Linear for map_ in maps)
-    alike = len({map_.bias is None for map_ in maps}) == 1
-    eager = not torch.compiler.is_compiling() and not torch.is_autocast_enabled(x.device.type)
-    return plain and alike and eager and torch.is_grad_enabled()
+    if not torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type):
+        return False
+    return all(type(map_) is Linear for map_ in maps) and len({map_.bias is None for map_ in maps}) == 1
 
 
 def joined(x: Float[Tensor, "*batch inputs"], *maps: Linear) -> Float[Tensor, "*batch outputs"]:
