@@ -62,7 +62,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _clear(path.parent, path.name, "old")
+        tidy(path.parent, path.name, "old")
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
         temporary.chmod(0o777 & ~_umask())
         yield temporary
@@ -88,12 +88,27 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def tidy(folder: Path) -> None:
+def tidy(folder: Path, name: str = "", kind: str = "") -> None:
     """Clears a folder of what killed processes left in it: what was half-written goes, what was moved away comes back.
 
     Only for a folder that no one is writing into.
+
+    Args:
+        folder: where to look.
+        name: only what belongs to the file or folder of this name.
+        kind: only "partial" or "old" things.
     """
-    _clear(folder)
+    for left in list(folder.glob(".*")):
+        found = _LEFT.fullmatch(left.name)
+        if found is None or (name and found["name"] != name) or (kind and found["kind"] != kind):
+            continue
+        place = folder / found["name"]
+        if found["kind"] == "old" and not place.exists() and (left / place.name).exists():
+            (left / place.name).replace(place)
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -118,21 +133,6 @@ def read_json(path: Path, error: type[PenjingError] = PenjingError) -> Any:
         raise error(f"{path}: not UTF-8 text (byte {fault.start})") from None
     except OSError as fault:
         raise error(f"{path} cannot be read: {fault.strerror}") from None
-
-
-def _clear(folder: Path, name: str = "", kind: str = "") -> None:
-    """As `tidy`, of all that killed processes left, or of what belongs to one name and kind."""
-    for left in list(folder.glob(".*")):
-        found = _LEFT.fullmatch(left.name)
-        if found is None or (name and found["name"] != name) or (kind and found["kind"] != kind):
-            continue
-        place = folder / found["name"]
-        if found["kind"] == "old" and not place.exists() and (left / place.name).exists():
-            (left / place.name).replace(place)
-        if left.is_dir():
-            shutil.rmtree(left, ignore_errors=True)
-        else:
-            left.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

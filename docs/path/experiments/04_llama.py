@@ -2,9 +2,8 @@
 
 from dataclasses import replace
 
-from common import Stream, arguments, loader, table, texts, train
+from common import arguments, both_sides, loader, table, train
 
-from penjing.data.loader import validation_batches
 from penjing.models.language_model import LanguageModel
 from penjing.nn.attention import Attention
 from penjing.nn.block import Block
@@ -13,7 +12,6 @@ from penjing.nn.norms import LayerNorm, RMSNorm
 from penjing.nn.positions import LearnedPositions
 from penjing.nn.rope import Rope
 from penjing.nn.swiglu import SwiGLU
-from penjing.tokenizer import Tokenizer
 from penjing.training.plots import Curve, Plot
 
 WIDTH, LAYERS, CONTEXT, BATCH = 64, 3, 64, 16
@@ -51,12 +49,7 @@ def ladder(vocab: int) -> dict[str, LanguageModel.Config]:
 def main() -> None:
     """Trains each model at each learning rate, prints and draws the validation loss at the end."""
     args = arguments("04-llama", __doc__, steps=250, documents=8000)
-    learn, unseen = texts(args.data, args.documents), texts(args.data, 200, first=10**6)
-    tokenizer = Tokenizer.train(learn, 512)
-    training, validation = Stream(tokenizer, learn), Stream(tokenizer, unseen)
-
-    def held_out():
-        return validation_batches(validation, CONTEXT, BATCH, packing="best_fit")
+    tokenizer, training, held_out = both_sides(args, 200, CONTEXT, BATCH)
 
     curves, rows = [], []
     for name, config in ladder(tokenizer.vocab_size).items():

@@ -1,11 +1,10 @@
 """What a cache saves, what it costs in memory, and what sharing key heads does to both and to the loss."""
 
 import torch
-from common import Stream, arguments, loader, table, texts, train
+from common import Stream, arguments, both_sides, loader, table, texts, train
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from penjing.data.loader import validation_batches
 from penjing.models.language_model import LanguageModel
 from penjing.nn.attention import Attention
 from penjing.nn.block import Block
@@ -13,7 +12,6 @@ from penjing.nn.norms import RMSNorm
 from penjing.nn.rope import Rope
 from penjing.nn.state import KVCache
 from penjing.nn.swiglu import SwiGLU
-from penjing.tokenizer import Tokenizer
 from penjing.training.plots import Curve, Plot
 
 HEADS, CONTEXT, BATCH = 8, 128, 8
@@ -53,18 +51,14 @@ def flops_of_next(model: LanguageModel, length: int, *, cached: bool) -> int:
 def main() -> None:
     """Trains four models, measures their caches, prints the figures and draws the cost of a token."""
     args = arguments("05-grouped-query-attention-and-kv-cache", __doc__, steps=400, documents=8000)
-    learn, unseen = texts(args.data, args.documents), texts(args.data, 300, first=10**6)
-    tokenizer = Tokenizer.train(learn, 512)
-    training, validation = Stream(tokenizer, learn), Stream(tokenizer, unseen)
-
-    def held_out():
-        return validation_batches(validation, CONTEXT, BATCH, packing="best_fit")
+    tokenizer, training, held_out = both_sides(args, 300, CONTEXT, BATCH)
+    unseen = Stream(tokenizer, texts(args.data, 300, first=10**6))
 
     rows = []
     for kv_heads in (8, 4, 2, 1):
         model = model_of(tokenizer.vocab_size, kv_heads)
         loss = train(model, loader(training, BATCH, CONTEXT), args.steps, 5e-3, held_out, checks=1)[-1][1]
-        ids = torch.from_numpy(validation.read(0, CONTEXT))[None]
+        ids = torch.from_numpy(unseen.read(0, CONTEXT))[None]
         with torch.inference_mode():
             difference = (one_by_one(model, ids) - model(ids)).abs().max().item()
         name = {HEADS: "multi-head", 1: "multi-query"}.get(kv_heads, "grouped")

@@ -5,10 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from common import Stream, arguments, llama, loader, table, texts, train
+from common import Stream, arguments, both_sides, llama, loader, table, train
 
 from penjing.data.batch import TokenBatch
-from penjing.data.loader import validation_batches
 from penjing.evaluation.loss import mean_loss
 from penjing.models.folder import load_model
 from penjing.models.language_model import LanguageModel
@@ -130,21 +129,15 @@ def precisions(training: Stream, steps: int, held_out) -> None:
 def main() -> None:
     """Prints what each part of the loop does and draws the four schedules' losses."""
     args = arguments("07-training-loop", __doc__, steps=240, documents=5000)
-    learn, unseen = texts(args.data, args.documents), texts(args.data, 120, first=10**6)
-    tokenizer = Tokenizer.train(learn, 512)
-    training, validation = Stream(tokenizer, learn), Stream(tokenizer, unseen)
-
-    def held_out():
-        return validation_batches(validation, CONTEXT, BATCH, packing="best_fit")
+    tokenizer, training, held_out = both_sides(args, 120, CONTEXT, BATCH)
 
     print("Before the first step")
     starts = []
     for vocab in (320, 512, 1024):
-        other = tokenizer if vocab == 512 else Tokenizer.train(learn, vocab)
+        *_, unseen = both_sides(args, 120, CONTEXT, BATCH, vocab)
         model = llama(vocab, CONTEXT)
         model.initialise(torch.Generator().manual_seed(1))
-        batches = validation_batches(Stream(other, unseen), CONTEXT, BATCH, packing="best_fit")
-        starts.append([vocab, torch.tensor(vocab).log().item(), mean_loss(model, batches)])
+        starts.append([vocab, torch.tensor(vocab).log().item(), mean_loss(model, unseen())])
     table(["vocabulary", "ln(vocabulary)", "loss"], starts)
 
     model = llama(512, CONTEXT)

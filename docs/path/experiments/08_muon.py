@@ -1,10 +1,8 @@
 """Muon and AdamW on the same tiny model: what orthogonalizing does to a gradient, and the loss by learning rate."""
 
 import torch
-from common import Stream, arguments, llama, loader, table, texts, train
+from common import arguments, both_sides, llama, loader, table, train
 
-from penjing.data.loader import validation_batches
-from penjing.tokenizer import Tokenizer
 from penjing.training.adamw import AdamW
 from penjing.training.muon import Muon, hidden_matrices, orthogonalize
 from penjing.training.objectives import next_token
@@ -40,12 +38,7 @@ def overhead(width: int, tokens: int, iterations: int = 5) -> float:
 def main() -> None:
     """Prints singular values, costs and final losses; draws the losses."""
     args = arguments("08-muon", __doc__, steps=200, documents=5000)
-    learn, unseen = texts(args.data, args.documents), texts(args.data, 120, first=10**6)
-    tokenizer = Tokenizer.train(learn, 512)
-    training, validation = Stream(tokenizer, learn), Stream(tokenizer, unseen)
-
-    def held_out():
-        return validation_batches(validation, CONTEXT, BATCH, packing="best_fit")
+    tokenizer, training, held_out = both_sides(args, 120, CONTEXT, BATCH)
 
     def model_of():
         return llama(tokenizer.vocab_size, CONTEXT, WIDTH)

@@ -9,7 +9,7 @@ import torch
 
 from penjing.data.batch import TokenBatch
 from penjing.data.corpus import documents as documents_of
-from penjing.data.loader import PackedLoader
+from penjing.data.loader import PackedLoader, validation_batches
 from penjing.data.packing import Tokens
 from penjing.data.world import document
 from penjing.evaluation.loss import mean_loss
@@ -68,6 +68,20 @@ class Stream:
     def place(self, token: int) -> str:
         """Where a token comes from."""
         return f"token {token}"
+
+
+def both_sides(
+    args: argparse.Namespace, unseen: int, context: int, batch: int, vocab: int = 512
+) -> tuple[Tokenizer, Stream, Callable[[], Iterator[TokenBatch]]]:
+    """A tokenizer learnt from `--documents` documents, these to train on, and batches of `unseen` others to measure."""
+    learn = texts(args.data, args.documents)
+    tokenizer = Tokenizer.train(learn, vocab)
+    validation = Stream(tokenizer, texts(args.data, unseen, first=10**6))
+    return (
+        tokenizer,
+        Stream(tokenizer, learn),
+        lambda: validation_batches(validation, context, batch, packing="best_fit"),
+    )
 
 
 def llama(vocab: int, context: int, width: int = 64, layers: int = 3, heads: int = 4) -> LanguageModel:

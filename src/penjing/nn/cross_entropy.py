@@ -29,8 +29,6 @@ def cross_entropy(
     targets: Int[Tensor, "*batch"],
     mask: Bool[Tensor, "*batch"] | None = None,
     chunk: int | None = None,
-    *,
-    counted: Int[Tensor, " counted"] | None = None,
 ) -> Float[Tensor, ""]:
     """The summed cross-entropy, in nats, of the targets that `mask` counts.
 
@@ -40,16 +38,15 @@ def cross_entropy(
         targets: token ids; those not counted may be anything.
         mask: which predictions count; None for all.
         chunk: how many tokens' logits are held at once; None takes what a processor's cache likes.
-        counted: the same as places in the flattened batch, where they are known: to find them a GPU must be waited for.
 
     Returns:
         A float32 sum (float64 for a float64 model); zero when nothing counts. Its gradient can be taken once.
     """
     hidden, targets = hidden.flatten(0, -2), targets.flatten()  # (tokens, width), (tokens,)
-    if counted is None and mask is not None:
+    if mask is not None:
         counted = mask.flatten().nonzero().squeeze(1)
-    if counted is not None and len(counted) < len(targets):
-        hidden, targets = hidden[counted], targets[counted]
+        if len(counted) < len(targets):
+            hidden, targets = hidden[counted], targets[counted]
     rows = max(256, CHUNK_NUMBERS // head.weight.shape[0]) if chunk is None else chunk
     weight: Tensor = head.weight
     bias: Tensor | None = head.bias

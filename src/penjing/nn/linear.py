@@ -63,8 +63,9 @@ def can_join(x: Tensor, *maps: Linear) -> bool:
 
 def joined(x: Float[Tensor, "*batch inputs"], *maps: Linear) -> Float[Tensor, "*batch outputs"]:
     """What several maps make of the same vectors, side by side: one product of their weights below each other."""
-    biases = [map_.bias for map_ in maps if map_.bias is not None]
-    return _Joined.apply(x, len(maps), *(map_.weight for map_ in maps), *biases)
+    biases = tuple(map_.bias for map_ in maps if map_.bias is not None)
+    weight = torch.cat(tuple(map_.weight for map_ in maps))  # (all outputs, inputs)
+    return _Product.apply(x, weight, torch.cat(biases) if biases else None)
 
 
 def product(
@@ -109,30 +110,6 @@ class _Product(torch.autograd.Function):
         x_grad = product(grad, weight.t(), None) if wants_x else None
         weight_grad = rows.t() @ x.flatten(0, -2) if wants_weight else None
         return x_grad, weight_grad, rows.sum(dim=0) if wants_bias else None
-
-
-class _Joined(torch.autograd.Function):
-    """`_Product` of the weights below each other."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, count: int, *weights_and_biases: Tensor) -> Tensor:
-        weights, biases = weights_and_biases[:count], weights_and_biases[count:]
-        weight = torch.cat(weights)  # (all outputs, inputs)
-        ctx.save_for_backward(x, weight)
-        ctx.sizes, ctx.biases = [len(part) for part in weights], len(biases)
-        return product(x, weight, torch.cat(biases) if biases else None)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        rows = grad.flatten(0, -2)
-        x_grad = product(grad, weight.t(), None) if ctx.needs_input_grad[0] else None
-        parts: list[Tensor | None] = [None] * len(ctx.sizes)
-        if any(ctx.needs_input_grad[2 : 2 + len(parts)]):
-            parts = list((rows.t() @ x.flatten(0, -2)).split(ctx.sizes))
-        biases = list(rows.sum(dim=0).split(ctx.sizes)) if ctx.biases else []
-        return x_grad, None, *parts, *biases
 
 
 class Embedding(nn.Embedding):

@@ -290,7 +290,7 @@ class Trainer:
         started = time.perf_counter()
         batches = [self._next_batch() for _ in range(self._micro_batches())]
         tokens = sum(count_tokens(batch) for batch in batches)
-        # a step is judged by where its middle lies, so that neither the first nor the last has a learning rate of 0
+        # a step is judged by where its middle lies, so that the last one has a learning rate above 0, too
         middle = self._spent + Spent(0.5, tokens / 2, self._step_seconds / 2)
         factor = self.config.schedule(self.config.budget.progress(middle))
         step, origin = int(self._spent.steps) + 1, origins(batches)
