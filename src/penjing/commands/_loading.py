@@ -15,17 +15,33 @@ MODEL_HELP = (
 )
 Model = Annotated[str, typer.Argument(help=MODEL_HELP, show_default=False)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+TokenizerSource = Annotated[
+    str | None,
+    typer.Option("--tokenizer", help="Its tokenizer, when not with the model: a file, a folder, or hf:org/name."),
+]
 Precision = Annotated[str, typer.Option(help="fp32, bf16, or auto: the faster one here, as measured.")]
 
 
-def load(model: str, device: str, precision: str) -> "tuple[LanguageModel, Tokenizer]":
+def load(model: str, device: str, precision: str, tokenizer: str | None = None) -> "tuple[LanguageModel, Tokenizer]":
     """The model and its tokenizer, on the device and in the precision asked for."""
     import penjing
+
+    return penjing.load(model, tokenizer=tokenizer, **_where(device, precision))
+
+
+def load_network(model: str, device: str, precision: str) -> "LanguageModel":
+    """The model alone, for what needs no text."""
+    from penjing.models.formats import load_model
+
+    return load_model(model, **_where(device, precision))
+
+
+def _where(device: str, precision: str) -> dict[str, Any]:
     from penjing.device import choose_device, choose_precision
 
     place = choose_device(device)
     dtype, _ = choose_precision(precision, place)
-    return penjing.load(model, device=place, dtype=dtype)
+    return {"device": place, "dtype": dtype}
 
 
 def preferred(model: str) -> "Sampling":

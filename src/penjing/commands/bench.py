@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from penjing.commands._loading import Device, Model, Precision, load
+from penjing.commands._loading import Device, Model, Precision, load_network
 
 app = typer.Typer(help="Measure this machine with a model.", no_args_is_help=True)
 
@@ -40,7 +40,7 @@ def generate(
 
     from penjing.inference.bench import as_json, limit, measure
 
-    network, _ = load(model, device, precision)
+    network = load_network(model, device, precision)
     ceiling = limit(network, prompt, new)
     results = [measure(network, count, prompt, new, rounds) for count in requests or (1, 4, 16)]
     dtype = str(network.embedding.weight.dtype).removeprefix("torch.")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from penjing.commands._loading import Device, Model, Precision, given, load, preferred
+from penjing.commands._loading import Device, Model, Precision, TokenizerSource, given, load, preferred
 
 
 def chat(
@@ -20,6 +20,7 @@ def chat(
     load_: Annotated[Path | None, typer.Option("--load", help="Take up a conversation saved with /save.")] = None,
     device: Device = "auto",
     precision: Precision = "auto",
+    tokenizer_source: TokenizerSource = None,
     json: Annotated[
         bool, typer.Option("--json", help="Print a JSON object for each answer: message, usage, reason.")
     ] = False,
@@ -47,7 +48,7 @@ def chat(
 
     options = given(temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
     sampling = Sampling.of(preferred(model), **options)
-    network, tokenizer = load(model, device, precision)
+    network, tokenizer = load(model, device, precision, tokenizer_source)
     local = LocalChatModel(network, tokenizer, {"calculator": calculator}, name=Path(model).name)
     session = ChatSession(local, sampling, argument(system, "--system"))
     if load_ is not None:

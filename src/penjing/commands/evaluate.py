@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from penjing.commands._loading import Device, Model, Precision, load
+from penjing.commands._loading import Device, Model, Precision, TokenizerSource, load
 
 if TYPE_CHECKING:
     from penjing.evaluation.skills import SkillReport
@@ -25,6 +25,7 @@ def evaluate(
     stride: Annotated[int | None, typer.Option(help="How far it slides; by default half of it.")] = None,
     device: Device = "auto",
     precision: Precision = "fp32",
+    tokenizer_source: TokenizerSource = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
 ) -> None:
     """Measure a model: perplexity and bits per byte of texts, accuracy on the world's held-out items, or both.
@@ -40,7 +41,7 @@ def evaluate(
 
     from rich.console import Console
 
-    network, tokenizer = load(model, device, precision)
+    network, tokenizer = load(model, device, precision, tokenizer_source)
     console = Console(stderr=json, highlight=False, markup=False, emoji=False)  # names are shown as they are
     result: dict[str, Any] = {"model": model}
     if data is not None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from penjing.commands._loading import Device, Model, Precision, given, load, preferred
+from penjing.commands._loading import Device, Model, Precision, TokenizerSource, given, load, load_network, preferred
 
 if TYPE_CHECKING:
     from penjing.inference.generate import Completion
@@ -50,6 +50,7 @@ def generate(
     stream: Annotated[bool, typer.Option(help="Show the text as it comes.")] = True,
     device: Device = "auto",
     precision: Precision = "auto",
+    tokenizer_source: TokenizerSource = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
 ) -> None:
     """Continue a text. Prints the continuation only.
@@ -92,7 +93,7 @@ def generate(
         raise GenerationError("the text can match a regular expression or a JSON schema, not both: leave one out")
     if lookup and draft is not None:
         raise GenerationError("tokens are guessed by lookup or by a draft model, not both: leave one out")
-    network, tokenizer = load(model, device, precision)
+    network, tokenizer = load(model, device, precision, tokenizer_source)
     how: dict[str, Any] = {
         "constraint": _constraint(network, tokenizer, regex, json_schema),
         "drafter": _drafter(lookup, draft, device, precision),
@@ -138,7 +139,7 @@ def _drafter(lookup: bool, draft: str | None, device: str, precision: str) -> An
     from penjing.inference.speculative import DraftModel, PromptLookup
 
     if draft is not None:
-        return DraftModel(load(draft, device, precision)[0])
+        return DraftModel(load_network(draft, device, precision))
     return PromptLookup() if lookup else None
 
 

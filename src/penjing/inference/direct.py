@@ -84,12 +84,16 @@ class Fast:
             for group, product in zip(groups, self._direct, strict=True):
                 group[0].direct = product
 
+    def reads_directly(self, tokens: int) -> bool:
+        """Whether a pass over so many tokens reads the weights as they lie."""
+        return bool(self._direct) and tokens <= MOST[self._dtype] and not torch.is_autocast_enabled("cpu")
+
     def using(self, tokens: int, passes: int) -> AbstractContextManager[None]:
         """For a pass over so many tokens, with so many more such passes to come, the products that are fastest."""
         return packing.using(self._products(tokens, passes))
 
     def _products(self, tokens: int, passes: int) -> Sequence[Product]:
-        if self._direct and tokens <= MOST.get(self._dtype, 0):
+        if self.reads_directly(tokens):
             return self._direct
         if tokens > PACKED_MOST:
             return ()

@@ -23,7 +23,7 @@ from torch import Tensor, bfloat16, float32, float64, int16
 DTYPES = (float32, float64, bfloat16)
 """The dtypes that these kernels read."""
 
-_ROUNDING = {"reassoc", "contract", "nsz", "arcp"}  # sums in any order; NaN and infinity keep their meaning
+ROUNDING = {"reassoc", "contract", "nsz", "arcp"}  # sums in any order; NaN and infinity keep their meaning
 
 
 def array(tensor: Tensor) -> Any:
@@ -41,12 +41,12 @@ def _float_of(_context: Any, bits: Any) -> Any:
     return types.float32(types.uint32), code
 
 
-def _number(value):  # type: ignore[no-untyped-def]
+def number(value):  # type: ignore[no-untyped-def]
     """A stored number as one to compute with."""
     return value
 
 
-@overload(_number)
+@overload(number)
 def _number_of(value):  # type: ignore[no-untyped-def]
     if value == types.int16:
         return lambda value: _float_of(np.uint32(np.uint16(value)) << np.uint32(16))  # type: ignore[call-arg]
@@ -63,12 +63,12 @@ def _bits_of(_context: Any, number: Any) -> Any:
     return types.uint32(types.float32), code
 
 
-def _stored(array, value):  # type: ignore[no-untyped-def]
+def stored(array, value):  # type: ignore[no-untyped-def]
     """A computed number as the array stores it."""
     return value
 
 
-@overload(_stored)
+@overload(stored)
 def _stored_in(array, value):  # type: ignore[no-untyped-def]
     if array.dtype != types.int16:
         return lambda array, value: value
@@ -83,12 +83,12 @@ def _stored_in(array, value):  # type: ignore[no-untyped-def]
     return rounded
 
 
-def _exact(array):  # type: ignore[no-untyped-def]
+def exact(array):  # type: ignore[no-untyped-def]
     """Zero, of the kind that sums over the array are kept in."""
     return np.float32(0)
 
 
-@overload(_exact)
+@overload(exact)
 def _exact_of(array):  # type: ignore[no-untyped-def]
     if array.dtype == types.float64:
         return lambda array: np.float64(0)
@@ -113,7 +113,33 @@ def _exp(x):  # type: ignore[no-untyped-def]
     return p * _float_of(np.uint32(np.int32(n) + np.int32(127)) << np.uint32(23))  # type: ignore[call-arg]
 
 
-@njit(cache=True, nogil=True, parallel=True, fastmath=_ROUNDING)
+@njit(cache=True, nogil=True, fastmath=ROUNDING)
+def product(weight, x, y, offset, job, jobs):  # type: ignore[no-untyped-def]
+    """One job's share of `y[r, offset:] = W x[r]`; x is of the kind that sums are kept in."""
+    rows, inputs = x.shape
+    zero = exact(x)
+    for i in range(len(weight) * job // jobs, len(weight) * (job + 1) // jobs):
+        row = 0
+        while row + 4 <= rows:  # four vectors share the reading of the weight
+            a, b, c, d = zero, zero, zero, zero
+            for k in range(inputs):
+                w = number(weight[i, k])
+                a += w * x[row, k]
+                b += w * x[row + 1, k]
+                c += w * x[row + 2, k]
+                d += w * x[row + 3, k]
+            y[row, offset + i], y[row + 1, offset + i] = stored(y, a), stored(y, b)
+            y[row + 2, offset + i], y[row + 3, offset + i] = stored(y, c), stored(y, d)
+            row += 4
+        while row < rows:
+            a = zero
+            for k in range(inputs):
+                a += number(weight[i, k]) * x[row, k]
+            y[row, offset + i] = stored(y, a)
+            row += 1
+
+
+@njit(cache=True, nogil=True, parallel=True, fastmath=ROUNDING)
 def products(weights, x, y, jobs):  # type: ignore[no-untyped-def]
     """`y[r] = W x[r]` for several weights `(outputs, inputs)` that lie side by side in the outputs.
 
@@ -124,49 +150,28 @@ def products(weights, x, y, jobs):  # type: ignore[no-untyped-def]
         jobs: into how many parts the outputs are cut.
     """
     rows, inputs = x.shape
+    wide = np.empty((rows, inputs), type(exact(x)))
+    for row in range(rows):
+        for k in range(inputs):
+            wide[row, k] = number(x[row, k])
     for job in prange(jobs):
-        zero = _exact(x)
-        wide = np.empty((rows, inputs), type(zero))
-        for row in range(rows):
-            for k in range(inputs):
-                wide[row, k] = _number(x[row, k])
         offset = 0
         for which in range(len(weights)):
-            weight = weights[which]
-            first, last = len(weight) * job // jobs, len(weight) * (job + 1) // jobs
-            for i in range(first, last):
-                row = 0
-                while row + 4 <= rows:  # four vectors share the reading of the weight
-                    a, b, c, d = zero, zero, zero, zero
-                    for k in range(inputs):
-                        w = _number(weight[i, k])
-                        a += w * wide[row, k]
-                        b += w * wide[row + 1, k]
-                        c += w * wide[row + 2, k]
-                        d += w * wide[row + 3, k]
-                    y[row, offset + i], y[row + 1, offset + i] = _stored(y, a), _stored(y, b)
-                    y[row + 2, offset + i], y[row + 3, offset + i] = _stored(y, c), _stored(y, d)
-                    row += 4
-                while row < rows:
-                    a = zero
-                    for k in range(inputs):
-                        a += _number(weight[i, k]) * wide[row, k]
-                    y[row, offset + i] = _stored(y, a)
-                    row += 1
-            offset += len(weight)
+            product(weights[which], wide, y, offset, job, jobs)
+            offset += len(weights[which])
 
 
-@njit(cache=True, nogil=True, fastmath=_ROUNDING)
+@njit(cache=True, nogil=True, fastmath=ROUNDING)
 def rms_norm(x, weight, eps, y):  # type: ignore[no-untyped-def]
     """`y[r] = weight * x[r] / sqrt(mean(x[r]^2) + eps)`; x, weight and y of one kind."""
     for row in range(len(x)):
-        total = _exact(x)
+        total = exact(x)
         for k in range(x.shape[1]):
-            v = _number(x[row, k])
+            v = number(x[row, k])
             total += v * v
         scale = 1 / np.sqrt(total / x.shape[1] + eps)
         for k in range(x.shape[1]):
-            y[row, k] = _stored(y, _number(x[row, k]) * scale * _number(weight[k]))
+            y[row, k] = stored(y, number(x[row, k]) * scale * number(weight[k]))
 
 
 @njit(cache=True, nogil=True)
@@ -179,7 +184,45 @@ def write(keys, values, new_keys, new_values, pages, places):  # type: ignore[no
                 values[pages[t], head, places[t], d] = new_values[t, head, d]
 
 
-@njit(cache=True, nogil=True, parallel=True, fastmath=_ROUNDING)
+@njit(cache=True, nogil=True, fastmath=ROUNDING)
+def mix(query, keys, values, kv_head, table, length, window, scale, softcap, sums):  # type: ignore[no-untyped-def]
+    """Attention of the queries `(group, head_dim)` that share a key head; fills `sums`. The rest as of `attend`."""
+    group, head_dim = query.shape
+    page = keys.shape[2]
+    first = max(0, length - window) if window > 0 else 0
+    zero = exact(query)
+    weights = np.empty((group, length - first), type(zero))
+    for position in range(first, length):
+        place, slot = table[position // page], position % page
+        for g in range(group):
+            score = zero
+            for d in range(head_dim):
+                score += query[g, d] * number(keys[place, kv_head, slot, d])
+            weights[g, position - first] = score * scale
+    for g in range(group):
+        if softcap > 0:
+            for j in range(length - first):
+                weights[g, j] = softcap * np.tanh(weights[g, j] / softcap)
+        largest = weights[g, 0]
+        for j in range(length - first):
+            largest = max(largest, weights[g, j])
+        total = zero
+        for j in range(length - first):
+            weights[g, j] = power(weights[g, j] - largest)
+            total += weights[g, j]
+        for j in range(length - first):
+            weights[g, j] /= total
+        for d in range(head_dim):
+            sums[g, d] = zero
+    for position in range(first, length):
+        place, slot = table[position // page], position % page
+        for g in range(group):
+            weight = weights[g, position - first]
+            for d in range(head_dim):
+                sums[g, d] += weight * number(values[place, kv_head, slot, d])
+
+
+@njit(cache=True, nogil=True, parallel=True, fastmath=ROUNDING)
 def attend(queries, keys, values, tables, texts, lengths, window, scale, softcap, mixed):  # type: ignore[no-untyped-def]
     """Attention of single queries, each over the keys of its own text.
 
@@ -196,56 +239,27 @@ def attend(queries, keys, values, tables, texts, lengths, window, scale, softcap
         mixed: `(rows, heads, head_dim)`, filled.
     """
     rows, heads, head_dim = queries.shape
-    kv_heads, page = keys.shape[1], keys.shape[2]
+    kv_heads = keys.shape[1]
     group = heads // kv_heads
     for job in prange(rows * kv_heads):
-        zero = _exact(queries)
         row, kv_head = job // kv_heads, job % kv_heads
-        length = lengths[row]
-        first = max(0, length - window) if window > 0 else 0
-        weights = np.empty((group, length - first), type(zero))
-        query = np.empty((group, head_dim), type(zero))
-        sums = np.zeros((group, head_dim), type(zero))
+        kind = type(exact(queries))
+        query, sums = np.empty((group, head_dim), kind), np.empty((group, head_dim), kind)
         for g in range(group):
             for d in range(head_dim):
-                query[g, d] = _number(queries[row, kv_head * group + g, d])
-        for position in range(first, length):
-            place, slot = tables[texts[row], position // page], position % page
-            for g in range(group):
-                score = zero
-                for d in range(head_dim):
-                    score += query[g, d] * _number(keys[place, kv_head, slot, d])
-                weights[g, position - first] = score * scale
-        for g in range(group):
-            if softcap > 0:
-                for j in range(length - first):
-                    weights[g, j] = softcap * np.tanh(weights[g, j] / softcap)
-            largest = weights[g, 0]
-            for j in range(length - first):
-                largest = max(largest, weights[g, j])
-            total = zero
-            for j in range(length - first):
-                weights[g, j] = _power(weights[g, j] - largest)
-                total += weights[g, j]
-            for j in range(length - first):
-                weights[g, j] /= total
-        for position in range(first, length):
-            place, slot = tables[texts[row], position // page], position % page
-            for g in range(group):
-                weight = weights[g, position - first]
-                for d in range(head_dim):
-                    sums[g, d] += weight * _number(values[place, kv_head, slot, d])
+                query[g, d] = number(queries[row, kv_head * group + g, d])
+        mix(query, keys, values, kv_head, tables[texts[row]], lengths[row], window, scale, softcap, sums)
         for g in range(group):
             for d in range(head_dim):
-                mixed[row, kv_head * group + g, d] = _stored(mixed, sums[g, d])
+                mixed[row, kv_head * group + g, d] = stored(mixed, sums[g, d])
 
 
-def _power(x):  # type: ignore[no-untyped-def]
+def power(x):  # type: ignore[no-untyped-def]
     """e^x for x <= 0."""
     return np.exp(x)
 
 
-@overload(_power)
+@overload(power)
 def _power_of(x):  # type: ignore[no-untyped-def]
     if x == types.float32:
         return lambda x: _exp(x)

@@ -8,6 +8,7 @@ Both give the same logits; both are tested against whole sequences without any m
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Protocol, cast
 from weakref import WeakKeyDictionary
 
@@ -16,9 +17,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from penjing.inference.direct import Fast
+from penjing.inference.blocks import Blocks, plain
+from penjing.inference.direct import PACKED_MOST, Fast
 from penjing.inference.engine.cache import Pages, Window, pages_for
 from penjing.inference.engine.scheduler import Work
+from penjing.inference.threads import Threads
 from penjing.models.reread import longropes
 from penjing.nn.attention import Attention
 from penjing.nn.mode import evaluation_mode
@@ -100,6 +103,14 @@ class PagedRunner:
         self.state = PagedState(list(map(pages, mixers)))
         self.copy = self.state.copy
         self._fast = Fast(model)
+        self._choices: dict[int, Threads] = {}  # by the number of tokens
+        self._blocks = Blocks(model, self.state.layers) if plain(model) else None
+
+    def _threads(self, tokens: int) -> AbstractContextManager[None]:
+        """The threads of a pass: a choice where it is short."""
+        if self.device.type != "cpu" or tokens > PACKED_MOST:
+            return nullcontext()
+        return self._choices.setdefault(tokens, Threads()).chosen()
 
     @torch.inference_mode()
     def run(
@@ -117,9 +128,14 @@ class PagedRunner:
         self.state.prepare(Ragged(spans, PAGE, self.device))
         ids = torch.tensor(tokens, device=self.device)[None]  # (1, tokens)
         index = torch.tensor(places or [0], device=self.device)
-        with evaluation_mode(self.model), self._fast.using(len(tokens), passes):
-            state = cast(State, self.state)  # as far as a model asks one
-            hidden = self.model.hidden(ids, state=state, wanted=index)  # (rows, width)
+        with evaluation_mode(self.model), self._fast.using(len(tokens), passes), self._threads(len(tokens)):
+            directly = self._blocks is not None and self._fast.reads_directly(len(tokens))
+            x = self._blocks(ids, self.state.sequence(), passes) if self._blocks is not None and directly else None
+            if x is not None:
+                hidden = self.model.norm(x[0, index].to(self.model.embedding.weight.dtype))
+            else:
+                state = cast(State, self.state)  # as far as a model asks one
+                hidden = self.model.hidden(ids, state=state, wanted=index)  # (rows, width)
             return self.model.head(hidden)[: len(places)]
 
 
