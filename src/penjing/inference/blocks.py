@@ -31,7 +31,7 @@ _MAPS = (
     ("mlp", "down"),
 )  # fmt: skip
 
-WORTH_COMPILING = 100
+WORTH_COMPILING = 48
 """How many passes must be to come for the kernel to be compiled."""
 
 _compiling: dict[torch.dtype, Thread] = {}
