@@ -65,6 +65,29 @@ def test_no_words_at_all_show_the_help(say):
     assert "run" in say().out
 
 
+@pytest.fixture
+def apart(folder: Path, tmp_path: Path) -> tuple[str, str]:
+    """A model folder without a tokenizer, and the tokenizer elsewhere."""
+    penjing.save(tmp_path / "bare", tiny()[0])
+    tiny()[1].save(tmp_path / "words")
+    return str(tmp_path / "bare"), str(tmp_path / "words")
+
+
+def test_a_tokenizer_may_lie_elsewhere(say, folder, apart):
+    options = ["--max-new-tokens", "5", "--temperature", "0", "--precision", "fp32"]
+    together = say("generate", str(folder), "one two", *options)
+    assert say("generate", apart[0], "one two", "--tokenizer", apart[1], *options).out == together.out
+    scored = ["--skills", "--items", "1", "--base", "--json"]
+    assert json.loads(say("eval", apart[0], "--tokenizer", apart[1], *scored).out)["skills"]
+
+
+def test_without_one_what_needs_text_says_so_and_a_measurement_needs_none(say, apart):
+    assert_refused(say("generate", apart[0], "one two"), "no tokenizer", apart[0])
+    assert (
+        say("bench", "generate", apart[0], "--prompt", "4", "--new", "4", "--requests", "1", "--rounds", "1").code == 0
+    )
+
+
 def assert_refused(said: Said, *parts: str) -> None:
     """Exit code 2 and a message of at most two lines with these parts, no traceback."""
     assert said.code == 2
