@@ -66,6 +66,9 @@ def test_it_is_used_for_the_blocks_that_it_computes_and_for_no_others():
     assert not other & set(plain_models())
     assert not blocks.plain(build(mlp=SwiGLU.Config(hidden=40, bias=True)))
     assert not blocks.plain(build().half())
+    own = build()
+    own.hidden = own.hidden  # set by a user
+    assert not blocks.plain(own)
     hooked = build()
     hooked.blocks[0].mlp.register_forward_hook(lambda *_: None)
     assert not blocks.plain(hooked)

@@ -128,6 +128,10 @@ class Blocks:
 
 def plain(model: "LanguageModel") -> bool:
     """Whether all blocks are what the kernel computes, and nothing is hooked in that would have to be called."""
+    from penjing.models.language_model import LanguageModel
+
+    if type(model) is not LanguageModel or "hidden" in vars(model):  # one of a user's own computes what it likes
+        return False
     if model.learned_positions is not None or not all(map(_is_plain, model.blocks)):
         return False
     weights = [held[name] for held, name in _weights(model)]

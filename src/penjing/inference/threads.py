@@ -7,7 +7,7 @@ thread 5. So both ways are tried, now and then, and the faster one is used.
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -46,19 +46,13 @@ class Threads:
     @contextmanager
     def chosen(self) -> Iterator[None]:
         """For one step, sets PyTorch's and numba's number of threads."""
-        threads = torch.get_num_threads()
-        if threads == 1:
+        if torch.get_num_threads() == 1:
             yield
             return
         begin = self._clock()
-        try:
-            if not self._all:
-                _set(1)
+        with nullcontext() if self._all else _one_thread():
             yield
-        finally:
-            if not self._all:
-                _set(threads)
-            self._note(self._clock() - begin)
+        self._note(self._clock() - begin)
 
     def _note(self, seconds: float) -> None:
         """Takes note of a step's time, and decides how the next is run."""
@@ -85,8 +79,15 @@ class Threads:
             way.trial, other.trial, self._steps = [], [], 0
 
 
-def _set(threads: int) -> None:
+@contextmanager
+def _one_thread() -> Iterator[None]:
     import numba
 
-    torch.set_num_threads(threads)
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    numbas, pytorchs = numba.get_num_threads(), torch.get_num_threads()
+    numba.set_num_threads(1)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        numba.set_num_threads(numbas)
+        torch.set_num_threads(pytorchs)
