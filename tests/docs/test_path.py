@@ -16,7 +16,7 @@ PATH = DOCS / "path"
 CHAPTERS = sorted(page for page in PATH.glob("*.md") if not page.name.endswith(".zh.md"))
 CHINESE = sorted(DOCS.rglob("*.zh.md"))
 PAGES = sorted([*PATH.glob("*.md"), *DOCS.glob("index*.md")])
-OURS = ("01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11", "12", "16", "17", "18")
+OURS = ("01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11", "12", "13", "16", "17", "18")
 ANSWERS = Path(__file__).parent / "answers"
 
 MISTAKES = {
@@ -73,6 +73,10 @@ MISTAKES = {
             "import wilson as interval  # noqa: F401",
             "import wilson\n\n\ndef interval(right, items):\n    return wilson(right, items, 1.0)",
         ),
+    ],
+    "13": [
+        ("pairs left as they are", "pairs[:, 0::2], pairs[:, 1::2]", "pairs"),
+        ("itself not counted", "1 + sum", "sum"),
     ],
     "16": [
         ("one token too many", "needed_after(token) < left", "needed_after(token) <= left"),
@@ -219,7 +223,7 @@ def test_an_exercise_that_is_not_written_yet_is_named(chapter: str, check: Modul
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", ["01", "02", "03", "04", "05", "06", "16", "17", "18"])
+@pytest.mark.parametrize("number", ["01", "02", "03", "04", "05", "06", "13", "16", "17", "18"])
 def test_an_experiment_still_runs(number: str, tmp_path: Path):
     """Two steps on few documents: it prints, and draws its picture."""
     (script,) = (PATH / "experiments").glob(f"{number}_*.py")
