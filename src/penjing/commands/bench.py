@@ -39,13 +39,16 @@ def generate(
     from rich.table import Table
 
     from penjing.inference.bench import as_json, limit, measure
+    from penjing.inference.blocks import compile_seconds
 
     network = load_network(model, device, precision)
     ceiling = limit(network, prompt, new)
     results = [measure(network, count, prompt, new, rounds) for count in requests or (1, 4, 16)]
     dtype = str(network.embedding.weight.dtype).removeprefix("torch.")
+    compiling = compile_seconds.get(network.embedding.weight.dtype)
     if json:
-        typer.echo(dumps({"dtype": dtype, "limit": as_json(ceiling), "results": [as_json(r) for r in results]}))
+        found = {"dtype": dtype, "limit": as_json(ceiling), "results": [as_json(r) for r in results]}
+        typer.echo(dumps({**found, "compile_seconds": compiling}))
         return
     console = Console()
     megabytes = (ceiling.weight_bytes + ceiling.cache_bytes) / 1e6
@@ -66,3 +69,7 @@ def generate(
             share,
         )
     console.print(table)
+    if compiling is not None:
+        console.print(
+            f"the kernel for one text took {compiling:.1f} s to compile or, once compiled, to load", highlight=False
+        )

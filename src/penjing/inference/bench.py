@@ -17,6 +17,7 @@ from torch import nn
 
 from penjing.device import read_bandwidth
 from penjing.errors import GenerationError
+from penjing.inference import blocks
 from penjing.inference.engine.engine import Engine
 from penjing.inference.engine.runner import bytes_per_token
 from penjing.inference.sampling import Sampling
@@ -73,7 +74,7 @@ def limit(model: "LanguageModel", prompt: int, new: int) -> Limit:
 
 
 def measure(model: "LanguageModel", requests: int, prompt: int, new: int, rounds: int) -> Result:
-    """Times several requests that come at once; one round before is not counted.
+    """Times several requests that come at once; two rounds before, with kernels being compiled, are not counted.
 
     Args:
         model: any.
@@ -87,7 +88,7 @@ def measure(model: "LanguageModel", requests: int, prompt: int, new: int, rounds
     """
     if min(requests, prompt, rounds) < 1 or new < 2:
         raise GenerationError("requests, prompt and rounds must be at least 1, and two new tokens at least")
-    found = list(_rounds(model, requests, prompt, new, rounds + 1))[1:]
+    found = list(_rounds(model, requests, prompt, new, rounds + 2))[2:]
     middle = {name: statistics.median(round_[name] for round_ in found) for name in found[0]}
     return Result(requests, prompt, new, cache_bytes=requests * (prompt + new) * bytes_per_token(model), **middle)
 
@@ -107,6 +108,7 @@ def _rounds(model: "LanguageModel", requests: int, prompt: int, new: int, rounds
         all_began = max(request.times[0] for request in running)
         end = max(request.times[-1] for request in running)
         after = sum(time > all_began for request in running for time in request.times)
+        blocks.wait()
         yield {
             "time_to_first_token": statistics.median(request.times[0] - request.arrived for request in running),
             "inter_token_latency": statistics.median(request.inter_token_latency or 0.0 for request in running),

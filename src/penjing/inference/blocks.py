@@ -7,6 +7,7 @@ The kernel takes some ten seconds to compile, once on a machine for each dtype. 
 go the usual way until it is there, and only where many are to come.
 """
 
+import time
 from collections.abc import Sequence
 from threading import Thread
 from typing import TYPE_CHECKING, Any, cast
@@ -34,6 +35,9 @@ _MAPS = (
 WORTH_COMPILING = 48
 """How many passes must be to come for the kernel to be compiled."""
 
+compile_seconds: dict[torch.dtype, float] = {}
+"""How long it took for each dtype; a fraction of a second where an earlier process left the kernel on disk."""
+
 _compiling: dict[torch.dtype, Thread] = {}
 
 
@@ -41,6 +45,14 @@ def wait() -> None:
     """Waits until all kernels that are being compiled are there."""
     for thread in list(_compiling.values()):
         thread.join()
+
+
+def _compile(dtype: torch.dtype, kinds: tuple[Any, ...]) -> None:
+    from penjing.nn.few_block import block
+
+    begin = time.perf_counter()
+    block.compile(kinds)
+    compile_seconds[dtype] = time.perf_counter() - begin
 
 
 class Blocks:
@@ -94,10 +106,8 @@ class Blocks:
         if self._dtype not in _compiling:
             from numba import typeof
 
-            from penjing.nn.few_block import block
-
             kinds = tuple(map(typeof, arguments))
-            _compiling[self._dtype] = thread = Thread(target=block.compile, args=(kinds,), name="penjing-compiler")
+            _compiling[self._dtype] = thread = Thread(target=_compile, args=(self._dtype, kinds))
             thread.start()
         return not _compiling[self._dtype].is_alive()
 
