@@ -179,7 +179,8 @@ def test_small_caches_preempt_and_lose_nothing():
 
 @pytest.mark.parametrize("served", [FULL, MIXED], ids=["full", "windows"])
 def test_the_next_turn_reads_only_what_is_new(served):
-    """A history of 70 tokens and an answer: the next turn finds all full pages, and answers as one that reads all."""
+    """A history of 70 tokens and an answer: the next turn finds all but its last token, and answers as one that reads
+    all of it."""
     engine = Engine(served)
     sampling = Sampling(temperature=0, max_new_tokens=20)
     history = [number * 5 % VOCAB for number in range(70)]
@@ -188,9 +189,22 @@ def test_the_next_turn_reads_only_what_is_new(served):
     (second,) = engine.add([*history, *first.generated, 7, 8], sampling)
     run(engine)
     assert first.cached == 0
-    assert second.cached == 89 // PAGE * PAGE
+    assert second.cached == 89  # five full pages and nine tokens of the sixth
     assert list(second.generated) == alone(served, second.prompt, sampling, ())[0]
     assert engine.metrics.cached_tokens == second.cached
+
+
+def test_a_page_that_was_left_unfinished_is_taken_over_by_one_text_only():
+    """Two texts go on from the same ended one at once: each writes its own tokens behind the shared ones."""
+    engine = Engine(FULL, seats=2)
+    sampling = Sampling(temperature=0, max_new_tokens=12)
+    history = [number * 5 % VOCAB for number in range(22)]
+    run(engine, engine.add(history, Sampling(temperature=0, max_new_tokens=1))[0])
+    prompts = [[*history, 7, 8], [*history, 9]]
+    requests = [engine.add(prompt, sampling)[0] for prompt in prompts]
+    found = run(engine, *requests)
+    assert [request.cached for request in requests] == [22, PAGE]
+    assert found == [uncached(FULL, prompt, 12) for prompt in prompts]
 
 
 def test_equal_pages_are_found_only_by_equal_tokens_before_them():

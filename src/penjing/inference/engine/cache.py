@@ -5,7 +5,10 @@ that it was computed from, and two texts that begin alike use the same pages. A 
 its content until its memory is needed; the longest unused goes first, of one text the end before the beginning.
 
     turn 1    [sys sys sys hi][ho w ar e][? ...            pages 1 2 3
-    turn 2    [sys sys sys hi][ho w ar e][? fine .][and ...    finds 1 and 2, and 3 once it is full
+    turn 2    [sys sys sys hi][ho w ar e][? fine .][and ...    finds 1 and 2, and takes over 3
+
+The last page of a text that has ended is seldom full; the next text that goes on from its tokens takes it over. Only
+one can, since it writes on where the other stopped.
 
 Every page has a place in the pool of each kind of layer (each window, see `nn.paged`). Where a window has passed a page
 by, its place there is given back alone; such a page serves a text that begins alike only if that text is so long that
@@ -33,7 +36,7 @@ class Page:
         """Where it is in each pool; a window that has lost it is missing."""
         self.users = dict.fromkeys(places, 0)
         self.key: tuple[int, tuple[int, ...]] | None = None
-        """The page before it and its tokens, once it is full and can be found by them."""
+        """The page before it and its tokens, once it can be found by them: it is full, or its text has ended."""
 
 
 class Pages:
@@ -45,6 +48,8 @@ class Pages:
         """How many of the first pages each window has passed by."""
         self.sealed = len(self.pages)
         """How many can be found by other texts, or are known to equal one that can."""
+        self.length = 0
+        """How many tokens were there when the text began."""
 
     def tables(self) -> dict[Window, list[int]]:
         """For each window the places of all pages; -1 where the window has passed."""
@@ -107,6 +112,7 @@ class PageCache:
             pages.passed[window] = self._passed(window, len(found) * self.page)
             for page in found[pages.passed[window] :]:
                 self._use(page, window)
+        pages.length = len(found) * self.page + self._take_over(pages, tokens)
         return pages
 
     def extend(self, pages: Pages, length: int) -> bool:
@@ -133,6 +139,16 @@ class PageCache:
             else:
                 page.uid = known.uid  # what follows it is found by either
             pages.sealed += 1
+
+    def retire(self, pages: Pages, tokens: Sequence[int], length: int) -> None:
+        """Ends a text of which the first `length` tokens are there; its last page can be found, full or not."""
+        number, rest = divmod(length, self.page)
+        if self.reuse and rest and pages.sealed == number < len(pages.pages):
+            page = pages.pages[number]
+            key = pages.pages[number - 1].uid if number else 0, tuple(tokens[number * self.page : length])
+            if key not in self._index and len(page.places) == len(self.sizes):
+                page.key, self._index[key] = key, page
+        self.end(pages)
 
     def slide(self, pages: Pages, length: int) -> None:
         """Gives back what windows have passed by when the next token's position is `length`."""
@@ -190,6 +206,22 @@ class PageCache:
         while number and not self._complete(found[:number]):
             number -= 1
         return found[:number]
+
+    def _take_over(self, pages: Pages, tokens: Sequence[int]) -> int:
+        """Gives a new text the page that another left unfinished where it goes on; how many tokens that holds."""
+        first = len(pages.pages) * self.page
+        before = pages.pages[-1].uid if pages.pages else 0
+        for count in range(min(self.page, len(tokens) - first) - 1 if self.reuse else 0, 0, -1):
+            page = self._index.get((before, tuple(tokens[first : first + count])))
+            if page is not None and len(page.places) == len(self.sizes) and not any(page.users.values()):
+                assert page.key is not None
+                del self._index[page.key]
+                page.key = None
+                for window in self.sizes:
+                    self._use(page, window)
+                pages.pages.append(page)
+                return count
+        return 0
 
     def _complete(self, found: list[Page]) -> bool:
         """Whether every window still has what the text's next token sees."""

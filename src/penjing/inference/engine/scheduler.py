@@ -126,11 +126,11 @@ class Scheduler:
         pages = self.cache.begin(request.tokens if request.prompt_logprobs is None else ())
         if not self.running or self.cache.fits(pages, len(request.tokens)):
             request.pages = pages
-            request.computed = len(pages.pages) * self.cache.page
+            request.computed = pages.length
             if not request.generated:
                 request.cached = request.computed
             return True
-        self.cache.end(pages)
+        self.cache.retire(pages, request.tokens, pages.length)
         return False
 
     def _make_room(self, request: Request, count: int, work: dict[Request, int]) -> bool:
@@ -150,5 +150,5 @@ class Scheduler:
 
     def _vacate(self, request: Request) -> None:
         if request.pages is not None:
-            self.cache.end(request.pages)
+            self.cache.retire(request.pages, request.tokens, request.computed)
         request.pages, request.computed, request.draft = None, 0, []
