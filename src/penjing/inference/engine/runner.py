@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from penjing.models.language_model import LanguageModel
 
 PAGE = 16
-"""Tokens of a page: what the next turn of a chat reads anew of its history is less than that."""
+"""Tokens of a page: what a text reads anew of a beginning that it shares with running ones is less than that."""
 
 MEMORY_SHARE = 0.25
 """Of the free memory, what the pages may take when nothing else is said."""
