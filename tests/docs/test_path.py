@@ -16,7 +16,7 @@ PATH = DOCS / "path"
 CHAPTERS = sorted(page for page in PATH.glob("*.md") if not page.name.endswith(".zh.md"))
 CHINESE = sorted(DOCS.rglob("*.zh.md"))
 PAGES = sorted([*PATH.glob("*.md"), *DOCS.glob("index*.md")])
-OURS = ("01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11", "12", "13", "16", "17", "18")
+OURS = ("01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11", "12", "13", "14", "16", "17", "18")
 ANSWERS = Path(__file__).parent / "answers"
 
 MISTAKES = {
@@ -77,6 +77,10 @@ MISTAKES = {
     "13": [
         ("pairs left as they are", "pairs[:, 0::2], pairs[:, 1::2]", "pairs"),
         ("itself not counted", "1 + sum", "sum"),
+    ],
+    "14": [
+        ("a batch at a time", "heapq.heappop(free) + length", "heapq.heappop(free) + max(lengths)"),
+        ("the last token too", "len(prompt) - 1)", "len(prompt))"),
     ],
     "16": [
         ("one token too many", "needed_after(token) < left", "needed_after(token) <= left"),
