@@ -79,7 +79,7 @@ def test_right_answers_pass_and_wrong_ones_fail(skill, language, split):
         assert check(item, answer)
         if item.rule.get("rule") != "use":
             assert check(item, f"  {answer.upper() if language == 'en' else answer} ".rstrip(".。 "))
-        other = sample[(i + 1) % len(sample)].answer
+        other = sample[(i + 1) % len(sample)].accepts[0] if item.accepts else sample[(i + 1) % len(sample)].answer
         wrong = ["", " ", answer + answer, answer + " xyzzy", answer + " 或者不是", "我不知道。", "I do not know."]
         if normalise(other) not in {normalise(a) for a in item.accepts} and not item.rule:
             wrong += [other, f"{answer} {other}"]

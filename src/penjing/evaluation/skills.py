@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from penjing.tokenizer import Tokenizer
     from penjing.tokenizer.chat import Message
 
-LONGEST_ANSWER = 64
+LONGEST_ANSWER = 128
 """Tokens that a model may answer with, in each round of a tool call."""
 _EXAMPLES = 2
 """How many right and how many wrong answers of each skill and language are kept."""

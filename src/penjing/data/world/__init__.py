@@ -1,8 +1,8 @@
 """A small world told in English and in Chinese: the corpus that ships with Penjing, because it is generated.
 
-`document` makes text to pretrain on; `dialogue` makes a conversation that ends in a checkable answer; `check`
-decides whether an answer is exactly right; `skills` lists what is taught. All of it depends on nothing but a seed,
-and the held-out split has names, combinations and lengths that training never sees.
+`document` makes text to pretrain on; `dialogue` makes a conversation that ends in a checkable answer, `explanation` one
+that tells of things; `check` decides whether an answer is exactly right; `skills` lists what is taught. All of it
+depends on nothing but a seed, and the held-out split has names, combinations and lengths that training never sees.
 
     >>> item = dialogue(7, language="en", skill="location")
     >>> check(item, item.answer)
@@ -10,7 +10,7 @@ and the held-out split has names, combinations and lengths that training never s
 """
 
 from penjing.data.world.calculator import calculator, tool_result
-from penjing.data.world.conversation import check, dialogue, skills
+from penjing.data.world.conversation import check, dialogue, explanation, skills
 from penjing.data.world.documents import document
 from penjing.data.world.items import LANGUAGES, Item, Message, Skill
 
@@ -23,6 +23,7 @@ __all__ = [
     "check",
     "dialogue",
     "document",
+    "explanation",
     "skills",
     "tool_result",
 ]

@@ -1,7 +1,9 @@
 """Dialogues: a quiz as turns between a user and the assistant, and the check of an answer."""
 
 from penjing.data.world.dice import Dice
+from penjing.data.world.encyclopedia import about, draw
 from penjing.data.world.items import LANGUAGES, Item, Message, Skill, is_accepted
+from penjing.data.world.knowledge import many
 from penjing.data.world.quiz import Quiz
 from penjing.data.world.scene import Scene
 from penjing.data.world.skills import module, modules
@@ -11,6 +13,10 @@ from penjing.errors import DataError, nearest
 _SYSTEM = {
     "en": ("You are Penjing, a helpful assistant.", "You are a small language model. Answer briefly."),
     "zh": ("你是盆景，一个乐于助人的助手。", "你是一个小小的语言模型。请简短地回答。"),
+}
+_EXPLAIN = {
+    "en": ("Tell me about {0}.", "What do you know about {0}?", "Please describe {0}."),
+    "zh": ("给我讲讲{0}。", "关于{0}，你知道什么？", "请介绍一下{0}。"),
 }
 
 
@@ -48,10 +54,27 @@ def dialogue(seed: int, *, split: str = "train", language: str | None = None, sk
         messages=tuple(messages),
         given=given,
         accepts=last.accepts,
+        worked=bool(last.steps),
         options=last.options,
         rule=last.rule,
         keys=tuple(scene.keys),
     )
+
+
+def explanation(seed: int, *, split: str = "train", language: str | None = None) -> tuple[Message, ...]:
+    """One conversation in which the user has things explained, one to three: knowledge, and no question of a skill.
+
+    Arguments and errors are those of `dialogue`.
+    """
+    scene = new_scene(seed, split, language, kind=1)
+    dice = scene.dice
+    messages: list[Message] = []
+    for _ in range(dice.between(1, 3)):
+        thing = draw(scene)
+        name = thing.zh if scene.zh else many(thing)
+        messages.append(_message("user", dice.pick(_EXPLAIN[scene.language]).format(name)))
+        messages.append(_message("assistant", about(scene, thing)))
+    return tuple(messages)
 
 
 def _turns(messages: list[Message], quiz: Quiz, scene: Scene) -> int:
@@ -67,7 +90,9 @@ def _turns(messages: list[Message], quiz: Quiz, scene: Scene) -> int:
         told = ""
         given = len(messages)
         messages += question.before
-        messages.append(_message("assistant", question.answer))
+        # In the test only the last answer is a model's own; those before it give away no steps.
+        plain = scene.testing and question is not quiz.questions[-1]
+        messages.append(_message("assistant", question.accepts[0] if plain else question.worked(scene.g.SPACE)))
     return given
 
 

@@ -49,7 +49,7 @@ def _questions(scene: Scene) -> str:
 def told_through(scene: Scene, quiz: Quiz) -> str:
     """A quiz as running text: plain, with marks for question and answer, or as talk."""
     dice = scene.dice
-    x = dice.random()
+    x, space = dice.random(), scene.g.SPACE
     ask, reply = dice.pick(_MARKS[scene.language]) if x < 0.4 else ("", "")
     lines = [quiz.told] if quiz.told else []
     if quiz.reply:
@@ -57,9 +57,9 @@ def told_through(scene: Scene, quiz: Quiz) -> str:
     for q in quiz.questions:
         said = [m["content"] for m in q.before]
         if x < 0.4 or said:
-            lines += [ask + q.text, *said, reply + q.answer]
+            lines += [ask + q.text, *said, reply + q.worked(space)]
         else:
-            lines.append(scene.g.SPACE.join([q.text, *said, q.answer]))
+            lines.append(space.join([q.text, *said, q.worked(space)]))
     return ("\n" if x < 0.75 or quiz.questions[0].before else scene.g.SPACE).join(lines)
 
 

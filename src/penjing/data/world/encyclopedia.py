@@ -14,7 +14,7 @@ def entry(scene: Scene) -> str:
     """One article: about one to three subjects of a kind, a few sentences each."""
     x = scene.dice.random()
     if x < 0.62:
-        lines = [_thing(scene) for _ in range(scene.dice.between(1, 3))]
+        lines = [about(scene, draw(scene)) for _ in range(scene.dice.between(1, 3))]
     elif x < 0.78:
         lines = [_category(scene)]
     else:
@@ -24,10 +24,14 @@ def entry(scene: Scene) -> str:
     return "\n".join(dict.fromkeys(lines))
 
 
-def _thing(scene: Scene) -> str:
+def draw(scene: Scene) -> Thing:
+    """A thing to tell about, common ones more often."""
+    return scene.dice.often_early(scene.words.things, 8)
+
+
+def about(scene: Scene, thing: Thing) -> str:
     """Facts about a thing, and claims that are not held out."""
     dice, words, i = scene.dice, scene.words, int(scene.zh)
-    thing = dice.often_early(words.things, 8)
     said = [scene.g.capital(dice.pick(fact.statements[i])) for fact in facts_of(words, thing)]
     first, rest = said[0], said[1:]
     claims = [can_claim(thing, "fly"), can_claim(thing, "swim")]
@@ -196,4 +200,4 @@ _OTHERS: tuple[Callable[[Scene], str], ...] = (
     _country, _country, _job, _job, _shape, _unit, _season, _opposite, _opposite, _words, _words, _home_of_kind,
 )  # fmt: skip
 
-__all__ = ["entry", "subject"]
+__all__ = ["about", "draw", "entry", "subject"]

@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 
-from penjing.data.world import dialogue, document
+from penjing.data.world import dialogue, document, explanation
 from penjing.files import atomic_file
 from penjing.workers import in_order
 
 _BATCH = 500
 _VALIDATION_SEEDS = 500_000_000  # unseen seeds of the same world start here; training never reaches them
+
+_EXPLAINED = 8
+"""One conversation in so many explains things: questions alone would let a model forget what its documents taught."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,9 @@ def _write(order: Order) -> list[str]:
         language = order.languages[seed % len(order.languages)]
         if order.kind == "document":
             record: dict[str, object] = {"text": document(seed, language=language)}
+        elif seed // len(order.languages) % _EXPLAINED == 0:
+            messages = list(explanation(seed, language=language))
+            record = {"messages": messages, "skill": "explanation", "language": language}
         else:
             item = dialogue(seed, language=language)
             record = {"messages": list(item.messages), "skill": item.skill, "language": item.language}

@@ -2,7 +2,8 @@
 
 An answer is right if it is one of a finite set of exact answers after normalisation (case, punctuation, white space and
 the way a number is written do not count), or, for the few skills with open answers, if it obeys the item's rule. There
-is no search for a keyword: "in the kitchen or the garden" is wrong when the answer is "in the kitchen".
+is no search for a keyword: "in the kitchen or the garden" is wrong when the answer is "in the kitchen". Where an answer
+may be worked out, notes may stand before it, sentences with a colon or `>`: what follows them has to be the answer.
 """
 
 import re
@@ -52,6 +53,8 @@ class Item:
     """What a guesser would draw from, the right one included; empty where there is nothing to guess."""
     rule: dict[str, str] = field(default_factory=dict)
     """For open answers: what the skill's own checker needs."""
+    worked: bool = False
+    """Whether notes may stand before the answer."""
     keys: tuple[tuple[str | int, ...], ...] = ()
     """The combinations that make this item, as `split.held_out` was asked about them."""
 
@@ -98,6 +101,7 @@ _HAN_RUN = re.compile("[零〇一二两三四五六七八九十百千]+")
 _MINUS = re.compile(r"(?:(?<=^)|(?<=[\s=]))-(?=\d)")
 _POINT = re.compile(r"(?<=\d)\.(?=\d)")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_NOTES = re.compile(r"^(?:\s*[^.。\n]*[:：>][^.。\n]*[.。\n])+")
 
 
 @lru_cache(maxsize=1 << 14)
@@ -160,5 +164,5 @@ def _read_english_numbers(words: list[str]) -> list[str]:
 
 def is_accepted(item: Item, answer: str) -> bool:
     """Whether the answer is one of the item's exact answers, after normalisation."""
-    given = normalise(answer)
+    given = normalise(_NOTES.sub("", answer) if item.worked else answer)
     return any(given == normalise(right) for right in item.accepts)

@@ -21,11 +21,13 @@ class Question:
     rule: dict[str, str] = field(default_factory=dict)
     before: tuple[Message, ...] = ()
     """Turns between this question and its answer: a tool call and its result."""
+    steps: tuple[str, ...] = ()
+    """Sentences that lead to the answer, said before it. Each follows from what stands just before it, so that whoever
+    writes them down never has to go two ways at once in the head (Wei et al., 2022, arXiv:2201.11903)."""
 
-    @property
-    def answer(self) -> str:
-        """The canonical answer."""
-        return self.accepts[0]
+    def worked(self, space: str) -> str:
+        """The canonical answer with its steps; `space` is what stands between sentences."""
+        return space.join([*self.steps, self.accepts[0]])
 
 
 @dataclass(slots=True)
@@ -48,5 +50,5 @@ def different(make: Callable[[], Question | None], count: int) -> list[Question]
         tries += 1
         question = make()
         if question is not None:
-            found.setdefault(question.answer, question)
+            found.setdefault(question.accepts[0], question)
     return list(found.values())

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from penjing.data.world import grammar_en, grammar_zh
 from penjing.data.world.dice import Dice
-from penjing.data.world.lexicon.entries import Adjective, Name, Place, Thing, Word
+from penjing.data.world.lexicon.entries import Adjective, Category, Name, Person, Place, Thing, Word
 from penjing.data.world.split import held_out
 from penjing.data.world.syntax import Phrase
 from penjing.data.world.vocabulary import Vocabulary, vocabulary
@@ -71,7 +71,7 @@ class Scene:
                 found.append(name)
         return found
 
-    def word(self, entry: Thing | Place | Adjective | Word | Name) -> str:
+    def word(self, entry: Thing | Person | Place | Adjective | Word | Name | Category) -> str:
         """The bare word in the scene's language."""
         return entry.zh if self.zh else entry.en
 

@@ -22,6 +22,8 @@ class State:
     holder: dict[str, Name] = field(default_factory=dict)
     lies: dict[str, Place] = field(default_factory=dict)
     clauses: list[Clause] = field(default_factory=list)
+    log: list[tuple[Name | Thing, tuple[Name | Place, ...]]] = field(default_factory=list)
+    """What each event made true: who is where, what is with whom (after a gift: with whom before and now) or where."""
     gifts: list[tuple[Name, Thing, Name]] = field(default_factory=list)
 
     def where(self, thing: Thing) -> Place | None:
@@ -32,11 +34,13 @@ class State:
     def move(self, scene: Scene, person: Name, place: Place) -> None:
         """Someone goes to a place."""
         self.at[person] = place
+        self.log.append((person, (place,)))
         self.clauses.append(Clause(person, scene.dice.pick(MOVES[:4]), place=place))
 
     def take(self, scene: Scene, person: Name, thing: Thing) -> None:
         """Someone takes a thing."""
         self.holder[thing.en] = person
+        self.log.append((thing, (person,)))
         self.lies.pop(thing.en, None)
         self.clauses.append(Clause(person, scene.dice.pick(TAKES), Phrase(thing, "the")))
 
@@ -45,11 +49,13 @@ class State:
         self.holder.pop(thing.en)
         if person in self.at:
             self.lies[thing.en] = self.at[person]
+            self.log.append((thing, (self.at[person],)))
         self.clauses.append(Clause(person, scene.dice.pick(DROPS), Phrase(thing, "the")))
 
     def give(self, scene: Scene, person: Name, thing: Thing, to: Name) -> None:
         """Someone gives a thing to someone else."""
         self.holder[thing.en] = to
+        self.log.append((thing, (person, to)))
         self.gifts.append((person, thing, to))
         self.clauses.append(Clause(person, scene.dice.pick(GIVES), Phrase(thing, "the"), to))
 

@@ -1,5 +1,7 @@
 """How things are told and asked: stories with connectives, and the many forms of a question and of its answer."""
 
+from collections.abc import Iterable
+
 from penjing.data.world.lexicon.entries import Name
 from penjing.data.world.scene import Scene
 from penjing.data.world.syntax import Clause, NounPhrase, They
@@ -72,6 +74,19 @@ def yes_no(scene: Scene, yes: bool, clause: str) -> tuple[str, ...]:
         return (f"{word}，{clause}。", word, *others)
     word = "Yes" if yes else "No"
     return (f"{word}, {clause}.", word)
+
+
+def jot(scene: Scene, pairs: Iterable[tuple[str, str]]) -> str:
+    """Notes, each a key and what belongs to it: `pen: Tom, cup: Ann.` They are looked up by the key later."""
+    colon, comma = ("：", "，") if scene.zh else (": ", ", ")
+    return comma.join(key + colon + value for key, value in pairs) + scene.g.STOP
+
+
+def verdict(scene: Scene, subject: str, true: list[str], asked: str) -> str:
+    """What is true of the subject, what is asked, and whether that is among it: `Tom: kitchen; garden: no.`"""
+    word = scene.t("yes", "是") if asked in true else scene.t("no", "不是")
+    colon, comma, then = ("：", "，", "；") if scene.zh else (": ", ", ", "; ")
+    return f"{subject}{colon}{comma.join(true)}{then}{asked}{colon}{word}{scene.g.STOP}"
 
 
 def _with_subject(clause: Clause, subject: NounPhrase) -> Clause:

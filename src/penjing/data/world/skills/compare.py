@@ -4,7 +4,7 @@ from penjing.data.world.grammar_en import article
 from penjing.data.world.items import Skill
 from penjing.data.world.quiz import Question, Quiz
 from penjing.data.world.scene import Scene
-from penjing.data.world.telling import yes_no
+from penjing.data.world.telling import jot, yes_no
 
 SKILL = Skill("compare", True, "The larger or smaller of numbers, measured things, ages and animals.", 0.39)
 
@@ -112,7 +112,8 @@ def _measured(scene: Scene, questions: int) -> Quiz:
     told = "，".join(facts) + "。" if scene.zh else " ".join(g.sentence(fact) for fact in facts)
     asked = []
     for large in dice.sample((True, False), min(questions, 2)):
-        best = bearers[numbers.index(max(numbers) if large else min(numbers))]
+        number = max(numbers) if large else min(numbers)
+        best = bearers[numbers.index(number)]
         word = more if large else less
         if scene.zh:
             w = ("最" if count > 2 else "更") + word[2]
@@ -127,5 +128,13 @@ def _measured(scene: Scene, questions: int) -> Quiz:
             the = "" if count == 2 else "the "
             text = f"{who} is {the}{w}?"
             accepts = (g.capital(f"{best} is {the}{w}."), best, bare, f"{best} is {w}", f"{best} is the {w}")
-        asked.append(Question(text, accepts, tuple(bearers), count - 1))
+        jotted = _jotted(scene, numbers, bearers, number, w)
+        asked.append(Question(text, accepts, tuple(bearers), count - 1, steps=jotted))
     return Quiz(told, asked)
+
+
+def _jotted(scene: Scene, numbers: list[int], bearers: list[str], number: int, asked: str) -> tuple[str, ...]:
+    """Each number with whose it is, then the one that is asked for: `12: Tom, 60: Ann. oldest: 60: Ann.`"""
+    whose = {str(n): bearer.removeprefix("the ") for n, bearer in zip(numbers, bearers, strict=True)}
+    found = str(number)
+    return jot(scene, whose.items()), jot(scene, [(asked, found), (found, whose[found])])

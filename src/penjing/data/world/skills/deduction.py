@@ -6,7 +6,7 @@ from penjing.data.world.lexicon import Name
 from penjing.data.world.quiz import Question, Quiz
 from penjing.data.world.scene import Scene
 from penjing.data.world.syntax import IF, Clause, They
-from penjing.data.world.telling import yes_no
+from penjing.data.world.telling import jot, yes_no
 
 SKILL = Skill("deduction", False, "Conclusions from comparisons, from rules about kinds and from conditions.", 0.37)
 
@@ -39,26 +39,29 @@ def _order(scene: Scene, questions: int) -> Quiz:
     count = scene.length(3, 3, 4)
     people = scene.names(count)  # from most to least
     en, zh = dice.pick(_ORDERS)
-    facts = [_compared(scene, people[i], people[i + 1], en, zh, dice.chance(0.7)) for i in range(count - 1)]
+    facts = [(_compared(scene, people[i], people[i + 1], en, zh, dice.chance(0.7)), i) for i in range(count - 1)]
     dice.shuffle(facts)
+    shown = [scene.word(p) for p in people]
+    pairs = (", ", "，")[scene.zh].join(f"{shown[i]} > {shown[i + 1]}" for _, i in facts)
+    steps = (pairs + scene.g.STOP, " > ".join(shown) + scene.g.STOP)
     asked = []
     for most in dice.sample((True, False), min(questions, 2)):
         if dice.chance(0.3):
-            asked.append(_whether(scene, people, en, zh))
+            asked.append(_whether(scene, people, en, zh, steps))
             continue
         best = scene.word(people[0] if most else people[-1])
         options = tuple(scene.word(p) for p in people)
         if scene.zh:
             word = _most(zh[0 if most else 1])
-            asked.append(Question(f"谁{word}？", (f"{best}{word}。", best), options, count - 2))
+            accepts: tuple[str, ...] = (f"{best}{word}。", best)
+            found = (*steps, jot(scene, [(word, best)]))
+            asked.append(Question(f"谁{word}？", accepts, options, count - 2, steps=found))
         else:
             word = en[1] if most else en[3]
-            asked.append(
-                Question(
-                    f"Who is the {word}?", (f"{best} is the {word}.", best, f"{best} is {word}"), options, count - 2
-                )
-            )
-    return Quiz(g.SPACE.join(facts), asked)
+            accepts = (f"{best} is the {word}.", best, f"{best} is {word}")
+            found = (*steps, jot(scene, [(word, best)]))
+            asked.append(Question(f"Who is the {word}?", accepts, options, count - 2, steps=found))
+    return Quiz(g.SPACE.join(fact for fact, _ in facts), asked)
 
 
 def _most(word: str) -> str:
@@ -71,15 +74,17 @@ def _compared(scene: Scene, more: Name, less: Name, en: tuple[str, ...], zh: tup
     return f"{more.en} is {en[0]} than {less.en}." if forward else f"{less.en} is {en[2]} than {more.en}."
 
 
-def _whether(scene: Scene, people: list[Name], en: tuple[str, ...], zh: tuple[str, str]) -> Question:
+def _whether(
+    scene: Scene, people: list[Name], en: tuple[str, ...], zh: tuple[str, str], steps: tuple[str, ...]
+) -> Question:
     """About the two ends, which no sentence of the text compares."""
     yes = scene.dice.chance(0.5)
     a, b = (people[0], people[-1]) if yes else (people[-1], people[0])
     if scene.zh:
         true = f"{a.zh}比{b.zh}{zh[0]}" if yes else f"{a.zh}不比{b.zh}{zh[0]}"
-        return Question(f"{a.zh}比{b.zh}{zh[0]}吗？", yes_no(scene, yes, true), ("是的", "不"), 2)
+        return Question(f"{a.zh}比{b.zh}{zh[0]}吗？", yes_no(scene, yes, true), ("是的", "不"), 2, steps=steps)
     true = f"{a.en} is {en[0]} than {b.en}" if yes else f"{a.en} is not {en[0]} than {b.en}"
-    return Question(f"Is {a.en} {en[0]} than {b.en}?", yes_no(scene, yes, true), ("Yes", "No"), 2)
+    return Question(f"Is {a.en} {en[0]} than {b.en}?", yes_no(scene, yes, true), ("Yes", "No"), 2, steps=steps)
 
 
 def _kinds(scene: Scene, questions: int) -> Quiz:
@@ -150,7 +155,10 @@ def _condition(scene: Scene, questions: int) -> Quiz:
     he = scene.g.noun_phrase(They(name))
     full = g.sentence(g.clause(done[i]))
     text = f"{shown}做什么？" if scene.zh else f"What does {shown} do?"
+    # Every rule with its condition first, then today's.
+    rule = [(when[scene.zh][0], g.predicate(clause)) for when, clause in zip(whens, done, strict=True)]
+    steps = (jot(scene, rule), jot(scene, [rule[i]]))
     accepts = (full, g.predicate(done[i]), full.replace(shown, he, 1))
     today = whens[i][scene.zh][1]
     options = tuple(g.sentence(g.clause(c)) for c in done)
-    return Quiz(g.SPACE.join([*rules, today]), [Question(text, accepts, options, count)])
+    return Quiz(g.SPACE.join([*rules, today]), [Question(text, accepts, options, count, steps=steps)])

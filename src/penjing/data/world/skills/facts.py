@@ -9,7 +9,7 @@ from penjing.data.world.knowledge import Claim, Fact, can_claim, eat_claim, fact
 from penjing.data.world.lexicon import Thing
 from penjing.data.world.quiz import Question, Quiz
 from penjing.data.world.scene import Scene
-from penjing.data.world.telling import yes_no
+from penjing.data.world.telling import verdict, yes_no
 from penjing.data.world.vocabulary import Vocabulary
 
 SKILL = Skill(
@@ -62,7 +62,16 @@ def _claim(scene: Scene) -> Question:
     i = int(scene.zh)
     found = claim[0]
     accepts = yes_no(scene, wanted, (found.yes if wanted else found.no)[i])
-    return Question(scene.g.capital(found.question[i]), accepts, ("是的", "不") if scene.zh else ("Yes", "No"))
+    steps = (_kinds(scene, claim[1], found.other),) if found.kind == "is" else ()
+    options = ("是的", "不") if scene.zh else ("Yes", "No")
+    return Question(scene.g.capital(found.question[i]), accepts, options, steps=steps)
+
+
+def _kinds(scene: Scene, thing: Thing, asked: str) -> str:
+    """The thing's kind, those around it, and whether the asked one is among them."""
+    lexicon = scene.words.lexicon
+    around = [scene.word(lexicon.category(key)) for key in lexicon.ancestors(thing.category)]
+    return verdict(scene, scene.word(thing), around, scene.word(lexicon.category(asked)))
 
 
 def _draw(scene: Scene, wanted: bool) -> tuple[Claim, Thing] | None:

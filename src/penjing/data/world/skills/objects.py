@@ -1,12 +1,14 @@
 """Two steps of thought: a thing is where its holder went; who gave what to whom; who has it now."""
 
+from collections.abc import Iterable
+
 from penjing.data.world.items import Skill
-from penjing.data.world.lexicon import Thing
+from penjing.data.world.lexicon import Name, Place, Thing
 from penjing.data.world.quiz import Question, Quiz, different
 from penjing.data.world.scene import Scene
 from penjing.data.world.simulate import State
 from penjing.data.world.syntax import BE_AT, GIVE, HAVE, Clause, Phrase
-from penjing.data.world.telling import answers, ask, narrate
+from penjing.data.world.telling import answers, ask, jot, narrate
 
 SKILL = Skill("objects", False, "Where a carried thing is, who has it, and who gave what to whom.", 0.42)
 
@@ -64,7 +66,10 @@ def _where(scene: Scene, state: State, thing: Thing) -> Question | None:
     truth = Clause(the, BE_AT, place=place, tense="present")
     seen = list(dict.fromkeys(c.place for c in state.clauses if c.place is not None))
     it = scene.t(f"It is {scene.g.where(place)}", f"它{scene.g.where(place)}")
-    return Question(ask(scene, truth, "p"), (*answers(scene, truth, "p"), it), tuple(scene.g.where(p) for p in seen))
+    holder = state.holder.get(thing.en)
+    last = ((thing, (place,)),) if holder is None else ((thing, (holder,)), (holder, (place,)))
+    accepts, options = (*answers(scene, truth, "p"), it), tuple(scene.g.where(p) for p in seen)
+    return Question(ask(scene, truth, "p"), accepts, options, steps=_jotted(scene, state, *last))
 
 
 def _who_has(scene: Scene, state: State, thing: Thing) -> Question | None:
@@ -72,7 +77,8 @@ def _who_has(scene: Scene, state: State, thing: Thing) -> Question | None:
     if holder is None:
         return None
     truth = Clause(holder, HAVE, Phrase(thing, "the"), tense="present")
-    return Question(ask(scene, truth, "s"), answers(scene, truth, "s"), _people(scene, state))
+    steps = _jotted(scene, state, (thing, (holder,)))
+    return Question(ask(scene, truth, "s"), answers(scene, truth, "s"), _people(scene, state), steps=steps)
 
 
 def _gave(scene: Scene, state: State, thing: Thing) -> Question | None:
@@ -86,7 +92,17 @@ def _gave(scene: Scene, state: State, thing: Thing) -> Question | None:
     if slot == "o" and sum(g[0] is giver and g[2] is taker for g in state.gifts) != 1:
         return None
     options = tuple(scene.word(t) for t in state.things) if slot == "o" else _people(scene, state)
-    return Question(ask(scene, truth, slot), answers(scene, truth, slot), options)
+    steps = _jotted(scene, state, (thing, (giver, taker)))
+    return Question(ask(scene, truth, slot), answers(scene, truth, slot), options, steps=steps)
+
+
+def _jotted(scene: Scene, state: State, *last: tuple[Name | Thing, tuple[Name | Place, ...]]) -> tuple[str, ...]:
+    """Event by event what it made true, then the notes that count: `Mia: kitchen, ball: Mia, ball: Mia > Tom.`"""
+
+    def notes(events: Iterable[tuple[Name | Thing, tuple[Name | Place, ...]]]) -> str:
+        return jot(scene, [(scene.word(key), " > ".join(scene.word(x) for x in now)) for key, now in events])
+
+    return notes(state.log), notes(last)
 
 
 def _people(scene: Scene, state: State) -> tuple[str, ...]:

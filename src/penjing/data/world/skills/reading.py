@@ -5,7 +5,7 @@ from penjing.data.world.lexicon import Name
 from penjing.data.world.quiz import Question, Quiz, different
 from penjing.data.world.scene import Scene
 from penjing.data.world.syntax import BE_LIKE, BUY, FIND, HAVE, LIKE, LOSE, SEE, WANT, Clause, Phrase, Verb
-from penjing.data.world.telling import answers, ask, narrate
+from penjing.data.world.telling import answers, ask, jot, narrate
 
 SKILL = Skill("reading", True, "One fact of a text in which several people each have their own.", 0.37)
 
@@ -46,9 +46,15 @@ def _question(scene: Scene, clauses: list[Clause], i: int, people: list[Name]) -
     if x < 0.4:
         named = Phrase(thing, "bare", (), 2) if clause.verb is LIKE else Phrase(thing, "the")
         plain = Clause(clause.subject, clause.verb, named, tense=clause.tense)
-        return Question(
-            ask(scene, plain, "s"), answers(scene, plain, "s"), tuple(scene.word(p) for p in people), difficulty
-        )
+        # A text is read forwards and the question runs against it: so first all of it turned round, then what is asked.
+        turned = [
+            (scene.word(c.obj.head), scene.word(p))
+            for c, p in zip(clauses, people, strict=True)
+            if isinstance(c.obj, Phrase)
+        ]
+        steps = (jot(scene, turned), jot(scene, [turned[i]]))
+        options = tuple(scene.word(p) for p in people)
+        return Question(ask(scene, plain, "s"), answers(scene, plain, "s"), options, difficulty, steps=steps)
     if x < 0.75 or not owns:
         objects = [c.obj for c in clauses if c.obj is not None]
         uncoloured = Phrase(thing, phrase.det, (), phrase.number)

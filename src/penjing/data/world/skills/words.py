@@ -4,6 +4,7 @@ from penjing.data.world.items import Skill
 from penjing.data.world.lexicon import Thing
 from penjing.data.world.quiz import Question, Quiz
 from penjing.data.world.scene import Scene
+from penjing.data.world.telling import jot
 
 SKILL = Skill(
     "words", False, "Opposites, the odd one out, plurals and measure words, positions in lists, reversing.", 0.10
@@ -53,16 +54,18 @@ def _odd(scene: Scene) -> Question:
     dice.shuffle(listed)
     options = tuple(scene.word(t) for t in listed)
     right = scene.word(odd)
+    kinds = [scene.word(words.lexicon.category(away if t is odd else home)) for t in listed]
+    steps = (jot(scene, zip(options, kinds, strict=True)),)
     if scene.zh:
         text = dice.pick((f"哪个词与众不同：{'、'.join(options)}？", f"{'、'.join(options)}，哪个不是同类？"))
-        return Question(text, (f"{right}不是同类。", right, f"{right}与众不同", f"是{right}"), options, count - 2)
+        forms: tuple[str, ...] = (f"{right}不是同类。", right, f"{right}与众不同", f"是{right}")
+        return Question(text, forms, options, count - 2, steps=steps)
     text = dice.pick(
         (f"Which is the odd one out: {', '.join(options)}?", f"Which word does not belong: {', '.join(options)}?")
     )
     full = scene.g.capital(f"{right} is the odd one out.")
-    return Question(
-        text, (full, right, f"{right} does not belong", f"the {right}", f"It is {right}"), options, count - 2
-    )
+    forms = (full, right, f"{right} does not belong", f"the {right}", f"It is {right}")
+    return Question(text, forms, options, count - 2, steps=steps)
 
 
 def _form(scene: Scene) -> Question:
