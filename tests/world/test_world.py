@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from penjing.data.world import LANGUAGES, Item, check, dialogue, document, skills
+from penjing.data.world import LANGUAGES, Item, check, dialogue, document, explanation, skills
 from penjing.data.world.items import normalise
 from penjing.data.world.split import SPLITS, held_out
 from penjing.data.world.statistics import conditional_entropy, statistics, vocabulary_used
@@ -34,6 +34,7 @@ def training_text() -> dict[str, str]:
     for language in LANGUAGES:
         parts = [document(seed, language=language) for seed in range(2500)]
         parts += [said(dialogue(seed, language=language)) for seed in range(1500)]
+        parts += [m["content"] for seed in range(200) for m in explanation(seed, language=language)]
         texts[language] = "\n".join(parts)
     return texts
 
@@ -45,10 +46,11 @@ def test_the_same_seed_gives_the_same_bytes_on_every_platform_and_python():
         for split in SPLITS:
             digest.update(document(seed, split=split).encode())
             digest.update(repr(dialogue(seed, split=split).messages).encode())
+            digest.update(repr(explanation(seed, split=split)).encode())
     assert digest.hexdigest()[:16] == GOLDEN
 
 
-GOLDEN = "0e49808302a320c8"
+GOLDEN = "2ba846ecfd66e4f7"
 
 
 def test_a_call_does_not_depend_on_the_calls_before_it():
@@ -87,6 +89,54 @@ def test_right_answers_pass_and_wrong_ones_fail(skill, language, split):
         assert not passed, (item, passed)
         assert sum(check(item, option) for option in item.options) <= 1
         assert not item.options or check(item, item.options[0]) or any(check(item, o) for o in item.options)
+
+
+WORKED = ("facts", "reading", "location", "compare", "objects", "deduction", "words")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("skill", WORKED)
+def test_notes_may_stand_before_an_answer_which_alone_is_judged(skill, language):
+    """Right: with its notes, without, after wrong notes. Wrong: notes alone, a wrong answer after right notes, two
+    answers, a sentence that is no note, and notes before an answer that is given without."""
+    worked = [item for item in items(skill, language, "heldout") if item.worked]
+    assert len(worked) >= 3
+    gap = " " if language == "en" else ""
+    for item in worked:
+        bare = item.accepts[0]
+        notes = item.answer.removesuffix(bare)
+        assert notes != item.answer
+        for right in (item.answer, bare, f"a: b, c: d.{gap}{bare}", f"甲：乙。{bare}"):
+            assert check(item, right), (item, right)
+        other = "No one knows." if language == "en" else "没有人知道。"
+        for wrong in (notes, notes + other, f"{bare}{gap}{bare}", f"{item.answer}{gap}{item.answer}", other + bare):
+            assert not check(item, wrong), (item, wrong)
+    plain = next(item for item in items("arithmetic", language, "heldout"))
+    assert not check(plain, f"a: b. {plain.answer}")
+
+
+@pytest.mark.parametrize("skill", WORKED)
+def test_what_a_model_is_given_in_the_test_has_no_notes(skill):
+    """Else the notes of one answer would help with the next question."""
+    for language in LANGUAGES:
+        for item in items(skill, language, "heldout"):
+            given = [m["content"] for m in item.prompt if m["role"] == "assistant"]
+            assert not any(re.search("[:：>]", text) for text in given), item
+
+
+def test_explanations_are_turns_about_things_and_state_a_kind_first():
+    for language in LANGUAGES:
+        for seed in range(50):
+            turns = explanation(seed, language=language)
+            assert [m["role"] for m in turns] == ["user", "assistant"] * (len(turns) // 2)
+            assert 2 <= len(turns) <= 6
+            kinds = [c.en if language == "en" else c.zh for c in vocabulary().lexicon.categories]
+            plurals = [c.plural for c in vocabulary().lexicon.categories]
+            for turn in turns[1::2]:
+                first = re.split("[.。]", turn["content"])[0]
+                assert any(first.endswith(kind) for kind in kinds + plurals), first
+    with pytest.raises(DataError, match="start at 0"):
+        explanation(-1)
 
 
 @pytest.mark.parametrize("name", NAMES)
