@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from penjing.commands import bench, chat, convert, doctor, evaluate, generate, info, run, tokenizer
+from penjing.commands import bench, chat, convert, doctor, evaluate, generate, info, run, scaling, tokenizer
 from penjing.errors import PenjingError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.add_typer(tokenizer.app, name="tokenizer")
 app.command("info")(info.info)
 app.command("convert")(convert.convert)
 app.add_typer(bench.app, name="bench")
+app.add_typer(scaling.app, name="scaling")
 app.command("doctor")(doctor.doctor)
 
 

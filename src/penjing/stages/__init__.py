@@ -6,6 +6,7 @@
     pretrain    trains a language model from nothing on the shards
     instruct    goes on with it on conversations
     evaluate    measures it: bits per byte, counting baselines, skills
+    ladder      trains many small models, fits a scaling law, and tests what it predicts
 
 Where a stage needs text, it takes what `--data` names, else what the world stage wrote.
 """
@@ -13,6 +14,7 @@ Where a stage needs text, it takes what `--data` names, else what the world stag
 from penjing.recipe import Stage
 from penjing.stages.data import Shards, TokenizerStage, World
 from penjing.stages.evaluation import Evaluate
+from penjing.stages.ladder import Ladder
 from penjing.stages.training import Instruct, Pretrain
 
 KINDS: dict[str, type[Stage]] = {
@@ -22,5 +24,6 @@ KINDS: dict[str, type[Stage]] = {
     "pretrain": Pretrain,
     "instruct": Instruct,
     "evaluate": Evaluate,
+    "ladder": Ladder,
 }
 """The kinds of stages by the names that recipes use."""

@@ -48,25 +48,16 @@ class Pretrain(Stage):
 
     def run(self, workshop: Workshop) -> dict[str, Any]:
         """From random weights to `model/`."""
-        import torch
-
-        from penjing.data import shards
-        from penjing.data.loader import PackedLoader
-
-        tokenizer = load_tokenizer(workshop)
-        folder = workshop.made_by(Shards)
-        train, held_out = (shards.Shards.open(folder / name, tokenizer) for name in ("train", "validation"))
-        model = self.model.config(tokenizer.vocab_size).build()
-        model.initialise(torch.Generator().manual_seed(workshop.recipe.seed))
-        workshop.output.print(f"  {model.parameter_count():,} parameters ({self.model.family})")
-        row = self.model.context if self.row is None else self.row
-        loader = PackedLoader.Config(
-            batch=self.training.batch, context=row, seed=workshop.recipe.seed, packing=self.packing
-        ).build(train)
-        validate = _validation(list(_spread(held_out, self.validation_tokens, row, self.training.batch)))
-        sample = _continuing(tokenizer, self.prompt)
-        result = _train(workshop, self.training, model, tokenizer, loader, validate, sample)
-        return {"parameters": model.parameter_count(), "epochs": loader.epoch, **result}
+        return train_on_shards(
+            workshop,
+            workshop.made_by(Shards),
+            self.model,
+            self.training,
+            row=self.model.context if self.row is None else self.row,
+            validation_tokens=self.validation_tokens,
+            packing=self.packing,
+            prompt=self.prompt,
+        )
 
 
 class Instruct(Stage):
@@ -133,6 +124,40 @@ class Instruct(Stage):
         return world / "dialogues.jsonl"
 
 
+def train_on_shards(
+    workshop: Workshop,
+    shards: Path,
+    shape: Model,
+    training: Training,
+    *,
+    row: int,
+    validation_tokens: int,
+    packing: Literal["best_fit", "stream", "random"] = "best_fit",
+    prompt: str | None = None,
+) -> dict[str, Any]:
+    """A language model from random weights, trained on token shards into `workshop.folder`.
+
+    `prompt` is what samples begin with; None: there are none.
+    """
+    import torch
+
+    from penjing.data.loader import PackedLoader
+    from penjing.data.shards import Shards as Tokens
+
+    tokenizer = load_tokenizer(workshop)
+    train, held_out = (Tokens.open(shards / name, tokenizer) for name in ("train", "validation"))
+    model = shape.config(tokenizer.vocab_size).build()
+    model.initialise(torch.Generator().manual_seed(workshop.recipe.seed))
+    workshop.output.print(f"  {model.parameter_count():,} parameters ({shape.family})")
+    loader = PackedLoader.Config(batch=training.batch, context=row, seed=workshop.recipe.seed, packing=packing).build(
+        train
+    )
+    validate = _validation(list(_spread(held_out, validation_tokens, row, training.batch)))
+    sample = None if prompt is None else _continuing(tokenizer, prompt)
+    result = _train(workshop, training, model, tokenizer, loader, validate, sample)
+    return {"parameters": model.parameter_count(), "epochs": loader.epoch, **result}
+
+
 def _train(
     workshop: Workshop,
     training: Training,
@@ -140,7 +165,7 @@ def _train(
     tokenizer: "Tokenizer",
     loader: "Loader",
     validate: Callable[[Any], Mapping[str, float]],
-    sample: Callable[[Any], str],
+    sample: Callable[[Any], str] | None,
 ) -> dict[str, Any]:
     """Next-token training into the stage's folder, from where an interrupted one stopped."""
     from penjing.training.objectives import next_token

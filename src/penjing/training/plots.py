@@ -27,6 +27,8 @@ class Curve:
     """Draw a running mean, with the values themselves faint behind it."""
     points: bool = False
     """Mark each value, for curves of few points."""
+    only_points: bool = False
+    """Mark each value and draw no line."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,14 @@ def _draw(axes: "Axes", curve: Curve, colour: str) -> None:
         axes.plot(curve.x, y, color=colour, alpha=0.2, linewidth=0.8)
         y = running_mean(y, len(y) // 50 + 2)
     axes.plot(
-        curve.x, y, color=colour, linewidth=2, label=curve.label, marker="o" if curve.points else None, markersize=4
+        curve.x,
+        y,
+        color=colour,
+        linewidth=2,
+        linestyle="none" if curve.only_points else "-",
+        label=curve.label,
+        marker="o" if curve.points or curve.only_points else None,
+        markersize=7 if curve.only_points else 4,
     )
 
 
