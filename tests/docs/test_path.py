@@ -16,7 +16,7 @@ PATH = DOCS / "path"
 CHAPTERS = sorted(page for page in PATH.glob("*.md") if not page.name.endswith(".zh.md"))
 CHINESE = sorted(DOCS.rglob("*.zh.md"))
 PAGES = sorted([*PATH.glob("*.md"), *DOCS.glob("index*.md")])
-OURS = ("01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11", "12", "13", "14", "16", "17", "18")
+OURS = ("01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11", "12", "13", "14", "16", "17", "18", "19")
 ANSWERS = Path(__file__).parent / "answers"
 
 MISTAKES = {
@@ -93,6 +93,10 @@ MISTAKES = {
     "18": [
         ("a piece within the word", 'else "[UNK]" for', 'else "##[UNK]" for'),
         ("padding counted", "torch.where(real, 0, -1)", "torch.where(real, 0, 0)"),
+    ],
+    "19": [
+        ("the powers exchanged", "beta / total), budget ** (alpha", "alpha / total), budget ** (beta"),
+        ("not in logarithms", "n = np.log(sizes)", "n = np.log(np.sqrt(sizes))"),
     ],
 }
 """By chapter, for each of its two exercises in turn: what is wrong, what of our answers is replaced, and by what."""
@@ -237,6 +241,17 @@ def test_an_experiment_still_runs(number: str, tmp_path: Path):
     assert done.returncode == 0, done.stderr
     assert done.stdout
     assert (tmp_path / f"{script.stem.replace('_', '-')}.png").stat().st_size > 10_000
+
+
+def test_the_experiment_on_scaling_laws_still_runs(data: Path, tmp_path: Path):
+    """It is a matter of seconds, so it runs whole: the refit's constants are among what it prints."""
+    script = PATH / "experiments" / "19_scaling_laws.py"
+    runs = data / "eval" / "chinchilla_svg_extracted_data.csv"
+    command = [sys.executable, str(script), str(runs), "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"ours +1\.817 +477\.8 +2143 +0\.3473 +0\.3672 +1\.0183", done.stdout)
+    assert (tmp_path / "19-scaling-laws.png").stat().st_size > 10_000
 
 
 def test_no_page_has_a_gap_to_be_filled():

@@ -78,7 +78,7 @@ class Plot:
             )
 
     def _dress(self, axes: "Axes") -> None:
-        from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+        from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullLocator, StrMethodFormatter
 
         axes.set_title(self.title, fontsize=14, loc="left")
         axes.set_xlabel(self.x_label, fontsize=12)
@@ -86,8 +86,12 @@ class Plot:
         axes.tick_params(labelsize=11)
         if self.log_x:
             axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            low, high = axes.get_xlim()
+            if high < 1000 * low:
+                axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            else:
+                axes.xaxis.set_major_formatter(LogFormatterSciNotation())
             axes.xaxis.set_minor_locator(NullLocator())
         axes.grid(True, color="#dddddd", linewidth=0.8)
         axes.set_axisbelow(True)
