@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from penjing.commands import bench, chat, convert, doctor, evaluate, generate, info, run, scaling, tokenizer
+from penjing.commands import bench, chat, convert, data, doctor, evaluate, generate, info, run, scaling, tokenizer
 from penjing.errors import PenjingError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app.command("run")(run.run)
 app.command("chat")(chat.chat)
 app.command("generate")(generate.generate)
 app.command("eval")(evaluate.evaluate)
+app.add_typer(data.app, name="data")
 app.add_typer(tokenizer.app, name="tokenizer")
 app.command("info")(info.info)
 app.command("convert")(convert.convert)
