@@ -27,7 +27,12 @@ def test_every_folder_of_a_run_in_the_help_is_one_that_its_recipe_makes(name, co
         recipe, stage, *rest = path.removeprefix("runs/").split("/")
         table = tomllib.loads(find_recipe(recipe).read_text(encoding="utf-8"))
         kind = table[stage].get("kind", stage)
-        assert (kind, rest) in [("tokenizer", []), ("pretrain", ["model"]), ("instruct", ["model"])], path
+        assert (kind, rest) in [
+            ("tokenizer", []),
+            ("pretrain", ["model"]),
+            ("instruct", ["model"]),
+            ("ladder", ["points.csv"]),
+        ], path
 
 
 def test_there_are_such_folders_in_the_help():
