@@ -22,6 +22,10 @@ class World(Stage):
     dialogues: int = Field(20_000, ge=0)
     validation: Count = 500
     languages: Annotated[tuple[Literal["en", "zh"], ...], Field(min_length=1)] = ("en", "zh")
+    notes: bool = True
+    """Whether answers that may be worked out begin with notes."""
+    explanations: int = Field(8, ge=0)
+    """One conversation in so many explains things instead of asking; 0: none."""
 
     def run(self, workshop: Workshop) -> dict[str, Any]:
         """Writes the files on all cores."""
@@ -35,6 +39,8 @@ class World(Stage):
                 validation=self.validation,
                 seed=workshop.recipe.seed,
                 languages=self.languages,
+                notes=self.notes,
+                explanations=self.explanations,
                 workers=os.cpu_count() or 1,
                 on_progress=report,
             )

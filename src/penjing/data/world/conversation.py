@@ -25,7 +25,9 @@ def skills() -> tuple[Skill, ...]:
     return tuple(m.SKILL for m in modules().values())
 
 
-def dialogue(seed: int, *, split: str = "train", language: str | None = None, skill: str | None = None) -> Item:
+def dialogue(
+    seed: int, *, split: str = "train", language: str | None = None, skill: str | None = None, notes: bool = True
+) -> Item:
     """One conversation that ends in an answer which can be checked; the same for the same arguments everywhere.
 
     Args:
@@ -33,11 +35,12 @@ def dialogue(seed: int, *, split: str = "train", language: str | None = None, sk
         split: train, or heldout for items with names and combinations (some also with lengths) that training never has.
         language: en or zh; by default either, by the seed.
         skill: the name of a skill; by default any, by the seed.
+        notes: whether answers that may be worked out begin with their notes.
 
     Raises:
         DataError: the split, the language or the skill is unknown, or the seed is negative.
     """
-    scene = new_scene(seed, split, language, kind=1)
+    scene = new_scene(seed, split, language, kind=1, notes=notes)
     dice = scene.dice
     name = dice.pick(tuple(modules())) if skill is None else skill
     x = dice.random()
@@ -91,7 +94,7 @@ def _turns(messages: list[Message], quiz: Quiz, scene: Scene) -> int:
         given = len(messages)
         messages += question.before
         # In the test only the last answer is a model's own; those before it give away no steps.
-        plain = scene.testing and question is not quiz.questions[-1]
+        plain = not scene.notes or (scene.testing and question is not quiz.questions[-1])
         messages.append(_message("assistant", question.accepts[0] if plain else question.worked(scene.g.SPACE)))
     return given
 
@@ -102,7 +105,7 @@ def check(item: Item, answer: str) -> bool:
     return bool(own(item, answer)) if own is not None else is_accepted(item, answer)
 
 
-def new_scene(seed: int, split: str, language: str | None, kind: int) -> Scene:
+def new_scene(seed: int, split: str, language: str | None, kind: int, notes: bool = True) -> Scene:
     """A scene whose dice depend on the seed, the split and the kind of thing to be made."""
     if seed < 0:
         raise DataError(f"the seed is {seed}; seeds of the world start at 0")
@@ -111,7 +114,7 @@ def new_scene(seed: int, split: str, language: str | None, kind: int) -> Scene:
         language = dice.pick(LANGUAGES)
     elif language not in LANGUAGES:
         raise DataError(f"the world does not speak '{language}'{nearest(language, LANGUAGES)}")
-    return Scene(dice, split, language)
+    return Scene(dice, split, language, notes)
 
 
 def _message(role: str, content: str) -> Message:

@@ -20,18 +20,19 @@ from penjing.data.world.stories import story
 _MARKS = {"en": (("Question: ", "Answer: "), ("Q: ", "A: ")), "zh": (("问题：", "回答："), ("问：", "答："))}
 
 
-def document(seed: int, *, split: str = "train", language: str | None = None) -> str:
+def document(seed: int, *, split: str = "train", language: str | None = None, notes: bool = True) -> str:
     """One document of pretraining text; the same for the same arguments everywhere.
 
     Args:
         seed: any integer from 0 on.
         split: train, or heldout for text with held-out names and combinations.
         language: en or zh; by default either, by the seed.
+        notes: whether answers that may be worked out begin with their notes.
 
     Raises:
         DataError: the split or the language is unknown, or the seed is negative.
     """
-    scene = new_scene(seed, split, language, kind=0)
+    scene = new_scene(seed, split, language, kind=0, notes=notes)
     return scene.dice.pick(_in_hundred())(scene)
 
 
@@ -56,10 +57,11 @@ def told_through(scene: Scene, quiz: Quiz) -> str:
         lines.append(quiz.reply)
     for q in quiz.questions:
         said = [m["content"] for m in q.before]
+        answer = q.worked(space) if scene.notes else q.accepts[0]
         if x < 0.4 or said:
-            lines += [ask + q.text, *said, reply + q.worked(space)]
+            lines += [ask + q.text, *said, reply + answer]
         else:
-            lines.append(space.join([q.text, *said, q.worked(space)]))
+            lines.append(space.join([q.text, *said, answer]))
     return ("\n" if x < 0.75 or quiz.questions[0].before else scene.g.SPACE).join(lines)
 
 

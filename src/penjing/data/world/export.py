@@ -17,9 +17,6 @@ from penjing.workers import in_order
 _BATCH = 500
 _VALIDATION_SEEDS = 500_000_000  # unseen seeds of the same world start here; training never reaches them
 
-_EXPLAINED = 8
-"""One conversation in so many explains things: questions alone would let a model forget what its documents taught."""
-
 
 @dataclass(frozen=True)
 class Order:
@@ -29,11 +26,20 @@ class Order:
     first: int
     count: int
     languages: tuple[str, ...]
+    notes: bool = True
+    explanations: int = 0
 
     def batches(self) -> Iterator["Order"]:
         """The same lines in pieces that are worth a process's while."""
         for start in range(0, self.count, _BATCH):
-            yield Order(self.kind, self.first + start, min(_BATCH, self.count - start), self.languages)
+            yield Order(
+                self.kind,
+                self.first + start,
+                min(_BATCH, self.count - start),
+                self.languages,
+                self.notes,
+                self.explanations,
+            )
 
 
 def write_world(
@@ -44,18 +50,22 @@ def write_world(
     validation: int,
     seed: int,
     languages: tuple[str, ...] = ("en", "zh"),
+    notes: bool = True,
+    explanations: int = 8,
     workers: int = 1,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Path]:
     """Writes `train.jsonl`, `validation.jsonl` (unseen seeds) and `dialogues.jsonl`; returns their paths by name.
 
-    `on_progress(done, all)` is called as lines are finished.
+    With `notes`, answers that may be worked out begin with notes. One conversation in `explanations` explains things
+    (0: none): questions alone let a model forget what its documents taught. `on_progress(done, all)` is called as lines
+    are finished.
     """
     base = seed * 1_000_000_000
     orders = {
-        "train": Order("document", base, documents, languages),
-        "validation": Order("document", base + _VALIDATION_SEEDS, validation, languages),
-        "dialogues": Order("dialogue", base, dialogues, languages),
+        "train": Order("document", base, documents, languages, notes),
+        "validation": Order("document", base + _VALIDATION_SEEDS, validation, languages, notes),
+        "dialogues": Order("dialogue", base, dialogues, languages, notes, explanations),
     }
     total, done = documents + dialogues + validation, 0
     paths = {}
@@ -77,12 +87,12 @@ def _write(order: Order) -> list[str]:
     for seed in range(order.first, order.first + order.count):
         language = order.languages[seed % len(order.languages)]
         if order.kind == "document":
-            record: dict[str, object] = {"text": document(seed, language=language)}
-        elif seed // len(order.languages) % _EXPLAINED == 0:
+            record: dict[str, object] = {"text": document(seed, language=language, notes=order.notes)}
+        elif order.explanations and seed // len(order.languages) % order.explanations == 0:
             messages = list(explanation(seed, language=language))
             record = {"messages": messages, "skill": "explanation", "language": language}
         else:
-            item = dialogue(seed, language=language)
+            item = dialogue(seed, language=language, notes=order.notes)
             record = {"messages": list(item.messages), "skill": item.skill, "language": item.language}
         lines.append(json.dumps(record, ensure_ascii=False) + "\n")
     return lines

@@ -24,11 +24,12 @@ GRAMMARS: dict[str, ModuleType] = {"en": grammar_en, "zh": grammar_zh}
 class Scene:
     """Where one document or dialogue is made."""
 
-    __slots__ = ("dice", "g", "keys", "language", "split", "testing", "words", "zh")
+    __slots__ = ("dice", "g", "keys", "language", "notes", "split", "testing", "words", "zh")
 
-    def __init__(self, dice: Dice, split: str, language: str):
+    def __init__(self, dice: Dice, split: str, language: str, notes: bool = True):
         self.dice = dice
         self.split = split
+        self.notes = notes
         self.testing = split == "heldout"
         self.language = language
         self.zh = language == "zh"
