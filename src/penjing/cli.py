@@ -1,5 +1,6 @@
 """The front door: `penjing COMMAND`. Each command is a module in `penjing.commands`; this file only lists them."""
 
+import os
 import sys
 
 import typer
@@ -46,7 +47,8 @@ def main() -> None:
     try:
         app()
     except PenjingError as error:
-        print(f"penjing: {error}", file=sys.stderr)
+        who = f"penjing, process {os.environ['RANK']}" if "RANK" in os.environ else "penjing"
+        print(f"{who}: {error}", file=sys.stderr, flush=True)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None

@@ -21,39 +21,35 @@ import time
 import tomllib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
+from penjing import __version__
 from penjing.data.corpus import files_in
 from penjing.errors import ConfigError, DataError, PenjingError, nearest
 from penjing.files import read_json, tidy, write_json
+from penjing.settings import ParallelTable, RecordedCurve, Settings
 from penjing.training.lock import only_run_in
+
+if TYPE_CHECKING:
+    from penjing.training.crew import Crew
 
 _RECORD = "stage.json"
 _SEEDS = 2**63
-
-Count = Annotated[int, Field(ge=1)]
-"""A setting that is a whole number from 1 on."""
-Fraction = Annotated[float, Field(ge=0, le=1)]
-"""A setting that is a part of something, 0 to 1."""
-
-
-class Settings(BaseModel):
-    """Settings of a stage or a part of one: typed, frozen, and without unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
 
 _S = TypeVar("_S", bound=Settings)
 
 
 class Stage(Settings, ABC):
     """What every kind of stage has: `run` makes the stage's folder from what the stages before it made."""
+
+    together: ClassVar[bool] = False
+    """Whether, of several processes, all run the stage; else the first one does, and the others wait."""
 
     @abstractmethod
     def run(self, workshop: "Workshop") -> dict[str, Any]:
@@ -75,21 +71,6 @@ class Stage(Settings, ABC):
         return None
 
 
-class RecordedCurve(Settings):
-    """A validation curve of an earlier run, to compare with."""
-
-    progress: Annotated[tuple[Fraction, ...], Field(min_length=1)]
-    """The fraction of pretraining that was done, point by point."""
-    bits_per_byte: tuple[Annotated[float, Field(ge=0)], ...]
-    """What validation found there."""
-
-    @model_validator(mode="after")
-    def _as_many(self) -> "RecordedCurve":
-        if len(self.progress) != len(self.bits_per_byte):
-            raise ValueError(f"{len(self.progress)} values of progress, but {len(self.bits_per_byte)} of bits_per_byte")
-        return self
-
-
 class Interrupted(Exception):
     """Someone stopped a stage; what it has done is saved, and the same command goes on."""
 
@@ -108,6 +89,8 @@ class Workshop:
     output: Console
     results: dict[str, dict[str, Any]]
     """What the stages before returned, by name."""
+    crew: "Crew | None" = None
+    """The processes that run the recipe together; None for this one alone."""
 
     def made_by(self, kind: type[Stage]) -> Path:
         """The folder of the latest stage of a kind before this one.
@@ -151,6 +134,8 @@ class Recipe:
     """Whether the recipe has no text of its own, so that `--data` must be given."""
     curve: RecordedCurve | None = None
     """What the report compares the validation curve with: the recipe's [curve]."""
+    parallel: ParallelTable = field(default_factory=ParallelTable)
+    """How training is divided among processes: the recipe's [parallel]."""
 
     @classmethod
     def read(cls, name: str, kinds: Mapping[str, type[Stage]], overrides: Sequence[str] = ()) -> "Recipe":
@@ -181,10 +166,11 @@ class Recipe:
         tables = {key: value for key, value in table.items() if isinstance(value, dict)}
         recorded = tables.pop("curve", None)
         curve = None if recorded is None else _settings(path, "curve", recorded, RecordedCurve)
+        parallel = _settings(path, "parallel", tables.pop("parallel", {}), ParallelTable)
         stages = {key: _stage(path, key, value, kinds) for key, value in tables.items()}
         if not stages:
             raise ConfigError(f"{path}: has no stage; a stage is a table such as [tokenizer]")
-        return cls(path.stem, stages, str(head.get("description", "")), seed, "data" in head, curve)
+        return cls(path.stem, stages, str(head.get("description", "")), seed, "data" in head, curve, parallel)
 
 
 def recipe_folder() -> Path:
@@ -268,8 +254,12 @@ def _keys(model: type[BaseModel], path: Sequence[str]) -> list[str]:
     return list(model.model_fields)
 
 
-def run_stages(recipe: Recipe, out: Path, data: str | None, output: Console) -> dict[str, dict[str, Any]]:
+def run_stages(
+    recipe: Recipe, out: Path, data: str | None, output: Console, crew: "Crew | None" = None
+) -> dict[str, dict[str, Any]]:
     """Runs a recipe's stages in order into `out`, reusing finished ones; returns each stage's result.
+
+    Of several processes each calls it; the first one alone writes, apart from what training itself writes.
 
     Raises:
         ConfigError, DataError: the recipe needs text and none was given, a stage's settings do not fit, a file that
@@ -279,19 +269,35 @@ def run_stages(recipe: Recipe, out: Path, data: str | None, output: Console) -> 
     _check(recipe, out, data)
     results: dict[str, dict[str, Any]] = {}
     fingerprint = _digest([recipe.seed, _identity(data)])
-    with _usable(out):
-        out.mkdir(parents=True, exist_ok=True)
-    with only_run_in(out):
+    first = crew is None or crew.first
+    if first:
+        with _usable(out):
+            out.mkdir(parents=True, exist_ok=True)
+    with only_run_in(out) if first else nullcontext():
         for number, (name, stage) in enumerate(recipe.stages.items(), 1):
-            workshop = Workshop(out / name, out, recipe, data, output, results)
+            workshop = Workshop(out / name, out, recipe, data, output, results, crew)
             fingerprint = _digest([fingerprint, *_nature(name, stage, workshop)])
-            with _usable(out):
-                record = _begin(workshop, fingerprint, f"[bold]{number}/{len(recipe.stages)} {name}[/bold]")
+            record: dict[str, Any] = {}
+            if first:
+                with _usable(out):
+                    record = _begin(workshop, fingerprint, f"[bold]{number}/{len(recipe.stages)} {name}[/bold]")
+            record = crew.told(record) if crew else record
             if record.get("finished"):
                 results[name] = record["result"]
-            else:
-                results[name] = _work(stage, workshop, fingerprint, record.get("seconds", 0.0))
+                continue
+            result: dict[str, Any] = {}
+            if first:
+                result = _work(stage, workshop, fingerprint, record.get("seconds", 0.0))
+            elif stage.together:
+                stage.run(workshop)
+            results[name] = crew.told(result) if crew else result
     return results
+
+
+def digest_of(recipe: Recipe, data: str | None) -> str:
+    """What tells a recipe from any other; of several processes, all must have the same."""
+    stages = [[name, type(stage).__name__, stage.model_dump(mode="json")] for name, stage in recipe.stages.items()]
+    return _digest([recipe.seed, recipe.parallel.model_dump(), stages, data, __version__])
 
 
 def _check(recipe: Recipe, out: Path, data: str | None) -> None:

@@ -43,7 +43,9 @@ def test_has_the_gradient_of_its_output(bias, softcap):
     targets, mask = torch.randint(31, (3, 10)), torch.rand(3, 10) < 0.5
 
     def loss(hidden, weight, bias=None):
-        return cross_entropy(hidden, SimpleNamespace(weight=weight, bias=bias, softcap=softcap), targets, mask, chunk=4)
+        return cross_entropy(
+            hidden, SimpleNamespace(weight=weight, bias=bias, softcap=softcap, share=None), targets, mask, chunk=4
+        )
 
     assert torch.autograd.gradcheck(loss, (hidden, *head.parameters()))
 
@@ -116,9 +118,9 @@ def test_without_gradients_none_is_computed(monkeypatch):
     """A head's weight wants a gradient even where autograd is off; computing it would double what validation costs."""
     asked = []
 
-    def spy(logits, targets, softcap, wants_gradient):
+    def spy(logits, targets, softcap, wants_gradient, share):
         asked.append(wants_gradient)
-        return loss_and_gradient(logits, targets, softcap, wants_gradient)
+        return loss_and_gradient(logits, targets, softcap, wants_gradient, share)
 
     loss_and_gradient = module._loss_and_gradient
     monkeypatch.setattr(module, "_loss_and_gradient", spy)

@@ -1,6 +1,8 @@
 """`penjing run RECIPE`: from raw text to a model that answers, in one command."""
 
+import os
 import sys
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,7 +42,7 @@ def run(
     from rich.console import Console
 
     from penjing.errors import ConfigError
-    from penjing.recipe import Interrupted, Recipe, recipe_folder, run_stages
+    from penjing.recipe import Recipe, recipe_folder
     from penjing.stages import KINDS
     from penjing.stages.report import write_report
 
@@ -50,14 +52,14 @@ def run(
         return
     if not recipe:
         raise ConfigError("name a recipe, for example: penjing run tiny-chat; penjing run --list shows them all")
-    console = Console(stderr=json_, highlight=False)
+    speaks = os.environ.get("RANK", "0") == "0"
+    console = Console(stderr=json_, highlight=False, quiet=not speaks)
     chosen = Recipe.read(recipe, KINDS, set_ or [])
     folder = out or Path("runs") / chosen.name
     console.print(f"[bold]{chosen.name}[/bold]  {chosen.description}\n  into {folder}", soft_wrap=True)
-    try:
-        results = run_stages(chosen, folder, data, console)
-    except Interrupted:
-        raise typer.Exit(130) from None
+    results = _run_together(chosen, folder, data, console)
+    if not speaks:
+        return
     report = write_report(chosen, folder, results)
     console.print(f"\nThe report: {folder / 'report.md'}", soft_wrap=True)
     if json_:
@@ -65,8 +67,30 @@ def run(
         return
     _show_scores(console, report)
     instructed = [name for name, stage in chosen.stages.items() if type(stage) is KINDS["instruct"]]
-    if instructed and chat:
+    if instructed and chat and _processes() == 1:
         _talk(console, folder / instructed[-1] / "model", report)
+
+
+def _processes() -> int:
+    """How many processes torchrun has started for this run; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _run_together(recipe: Any, folder: Path, data: str | None, console: Any) -> dict[str, dict[str, Any]]:
+    """Runs the stages, with all processes that torchrun has started."""
+    from penjing.recipe import Interrupted, digest_of, run_stages
+
+    parallel = recipe.parallel.among(_processes())
+    with ExitStack() as stack:
+        team = None
+        if parallel.world > 1:
+            from penjing.training.distributed.team import together
+
+            team = stack.enter_context(together(parallel, digest_of(recipe, data)))
+            console.print(f"  on {parallel.world} processes: {parallel}", soft_wrap=True)
+        with suppress(Interrupted):
+            return run_stages(recipe, folder, data, console, team)
+    raise typer.Exit(130)
 
 
 def _show_scores(console: Any, report: dict[str, Any]) -> None:

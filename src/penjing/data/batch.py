@@ -9,8 +9,10 @@
 The end tokens `e` are predicted, but need not be seen: no document follows another.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
@@ -43,19 +45,16 @@ class TokenBatch:
         """Which predictions count, as places in the flattened batch."""
         return self.mask.flatten().nonzero().squeeze(1)
 
+    def changed(self, change: Callable[[Tensor], Tensor]) -> "TokenBatch":
+        """The same batch with each of its tensors changed in one way, as by taking some of the rows."""
+        tensors = (self.tokens, self.targets, self.mask, self.positions, self.documents)
+        parts: list[Any] = [None if x is None else change(x) for x in tensors]
+        tokens, targets, mask, positions, documents = parts
+        return TokenBatch(tokens, targets, mask, positions, documents, self.origin)
+
     def to(self, device: torch.device | str) -> "TokenBatch":
         """The same batch on another device."""
-
-        def move(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.to(device, non_blocking=True)
-
-        moved = TokenBatch(
-            self.tokens.to(device, non_blocking=True),
-            self.targets.to(device, non_blocking=True),
-            self.mask.to(device, non_blocking=True),
-            move(self.positions),
-            move(self.documents),
-            self.origin,
-        )
-        moved.__dict__["counted"] = move(self.counted)  # found where the mask is: asking a GPU would wait for it
+        moved = self.changed(lambda tensor: tensor.to(device, non_blocking=True))
+        counted = self.counted.to(device, non_blocking=True)  # found where the mask is: asking a GPU would wait for it
+        moved.__dict__["counted"] = counted
         return moved

@@ -133,14 +133,7 @@ class LanguageModel(nn.Module):
                 everything, positions, documents = read.taken_out(state, tokens, sequence)
                 x = self.hidden(everything, positions, documents, state)[:, -sequence.queries :]
                 return x if wanted is None else sequence.ending_in(wanted).select(x)
-            x = self.embedding(tokens)  # (batch, seq, width)
-            if self.config.embedding_scale != 1:
-                x = x * torch.tensor(self.config.embedding_scale, dtype=x.dtype, device=x.device)
-            if self.learned_positions is not None:
-                self._check_reach(sequence)
-                x = x + self.learned_positions(sequence.positions)
-            if self.training and self.config.embedding_dropout:
-                x = dropout(x, self.config.embedding_dropout)
+            x = self.embedded(tokens, sequence)
             for index, block in enumerate(self.blocks):
                 if wanted is not None and index == len(self.blocks) - 1:
                     sequence = sequence.ending_in(wanted)
@@ -152,6 +145,16 @@ class LanguageModel(nn.Module):
             if read is not None:
                 read.add(tokens, sequence)
             return self.norm(x)
+
+    def embedded(self, tokens: Int[Tensor, "batch seq"], sequence: Sequence) -> Float[Tensor, "batch seq width"]:
+        """What the first block reads."""
+        x = self.embedding(tokens)  # (batch, seq, width)
+        if self.config.embedding_scale != 1:
+            x = x * torch.tensor(self.config.embedding_scale, dtype=x.dtype, device=x.device)
+        if self.learned_positions is not None:
+            self._check_reach(sequence)
+            x = x + self.learned_positions(sequence.positions)
+        return dropout(x, self.config.embedding_dropout) if self.training and self.config.embedding_dropout else x
 
     def new_state(
         self,

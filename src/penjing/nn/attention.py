@@ -14,7 +14,7 @@ arXiv:2408.00118 (soft-cap).
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from jaxtyping import Float
@@ -35,6 +35,8 @@ class Attention(nn.Module):
     """Causal self-attention. Shapes: `(batch, seq, width)` to the same."""
 
     joint = ("query", "key", "value")  # maps with the same input
+    shares: ClassVar[dict[str, int]] = {"query": 0, "key": 0, "value": 0, "output": 1}
+    """How processes divide the weights: a map's outputs (0), or its inputs (1), so that results are to be added up."""
 
     @dataclass(frozen=True)
     class Config:
@@ -101,7 +103,6 @@ class Attention(nn.Module):
         self, x: Float[Tensor, "batch seq width"], sequence: Sequence, state: KeyValueState | None = None
     ) -> Float[Tensor, "batch seq width"]:
         """Each token's mixture of what it sees; with a state, also of what came before."""
-        batch, seq, _ = x.shape
         projected = together(x, self.query, self.key, self.value)
         query, key, value = (heads.unflatten(-1, (-1, self.head_dim)) for heads in projected)
         if self.query_norm is not None and self.key_norm is not None:
@@ -112,7 +113,7 @@ class Attention(nn.Module):
         query, key, value = (heads.transpose(1, 2) for heads in (query, key, value))  # (batch, heads, seq, head_dim)
         attend = self.attend if state is None else partial(state.attend, self)
         mixed = attend(query, key, value, sequence)  # (batch, heads, seq, head_dim)
-        return self.output(mixed.transpose(1, 2).reshape(batch, seq, self.heads * self.head_dim))
+        return self.output(mixed.transpose(1, 2).flatten(2))
 
     def _normed(self, norm: nn.Module, heads: Float[Tensor, "batch seq heads head_dim"]) -> Tensor:
         if self.config.joint_qk_norm:

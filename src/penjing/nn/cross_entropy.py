@@ -7,6 +7,10 @@ batch the logits, their softmax and their gradient are most of a training step's
 taken a chunk at a time, and the gradient, `softmax(logits) - onehot(target)` times the head's weight and times the
 hidden vectors, is computed in the forward pass while the chunk is at hand. The backward pass only scales it.
 
+Where processes divide the vocabulary, each computes the logits of its part; of these only three numbers a token are put
+together, the largest logit, the sum of exponentials and the target's logit (Shoeybi et al., "Megatron-LM", 2019,
+arXiv:1909.08053, section 3). The gradient of `hidden` is then that of the part.
+
 Source of the idea: Hsu et al., "Liger Kernel", 2024, arXiv:2410.10989, section 3.2 (fused linear cross-entropy).
 """
 
@@ -17,7 +21,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from penjing.nn.head import Head, cap
+from penjing.nn.head import Head, Share, cap
 from penjing.nn.linear import product
 
 CHUNK_NUMBERS = 2**21  # logits held at once: measured best on two Zen 4 cores, where 8 MB of them stay in the cache
@@ -52,7 +56,7 @@ def cross_entropy(
     bias: Tensor | None = head.bias
     if not torch.is_grad_enabled():  # the gradient is computed ahead, and would be for nothing
         hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
-    return _ChunkedCrossEntropy.apply(hidden, weight, bias, targets, head.softcap, rows)
+    return _ChunkedCrossEntropy.apply(hidden, weight, bias, targets, head.softcap, rows, head.share)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -65,6 +69,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         targets: Tensor,
         softcap: float | None,
         chunk: int,
+        share: Share | None,
     ) -> Tensor:
         wanted = ctx.needs_input_grad[:3]
         exact = torch.promote_types(hidden.dtype, torch.float32)
@@ -75,7 +80,8 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         for start in range(0, len(targets), chunk):
             rows = hidden[start : start + chunk]
             logits = cap(product(rows, weight, bias).to(exact), softcap)  # (chunk, vocab)
-            loss, grad = _loss_and_gradient(logits, targets[start : start + chunk, None], softcap, any(wanted))
+            wants = any(wanted)
+            loss, grad = _loss_and_gradient(logits, targets[start : start + chunk, None], softcap, wants, share)
             total += loss
             if grad is None:
                 continue
@@ -97,23 +103,31 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias = (None if grad is None else grad * scale.to(grad.dtype) for grad in ctx.gradients)
-        return hidden, weight, bias, None, None, None
+        return hidden, weight, bias, None, None, None, None
 
 
 def _loss_and_gradient(
-    logits: Tensor, targets: Tensor, softcap: float | None, wants_gradient: bool
+    logits: Tensor, targets: Tensor, softcap: float | None, wants_gradient: bool, share: Share | None
 ) -> tuple[Tensor, Tensor | None]:
     """The summed loss of `(chunk, vocab)` logits and its gradient for the scores before the cap. Overwrites
     `logits`.
     """
     slope = None if softcap is None or not wants_gradient else 1 - (logits / softcap).square()
     top = logits.amax(dim=-1, keepdim=True)  # (chunk, 1)
-    target_logits = logits.gather(1, targets)
+    ones = logits.new_ones(targets.shape)  # whether the target is among the logits
+    if share is not None:
+        targets = targets - share.first
+        ones = ((targets >= 0) & (targets < logits.shape[1])).to(logits.dtype)
+        targets = targets.clamp(0, logits.shape[1] - 1)
+        top = share.largest(top)
+    target_logits = logits.gather(1, targets) * ones
     exponentials = logits.sub_(top).exp_()
     sums = exponentials.sum(dim=-1, keepdim=True)
+    if share is not None:
+        sums, target_logits = share.total(torch.stack([sums, target_logits]))
     loss = (sums.log() + top - target_logits).sum()
     if not wants_gradient:
         return loss, None
     grad = exponentials.mul_(sums.reciprocal())  # softmax
-    grad.scatter_add_(1, targets, grad.new_full(targets.shape, -1.0))
+    grad.scatter_add_(1, targets, -ones)
     return loss, grad if slope is None else grad.mul_(slope)

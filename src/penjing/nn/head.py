@@ -5,11 +5,26 @@
 Source of the bound: Gemma Team, "Gemma 2", 2024, arXiv:2408.00118, section 2.
 """
 
+from typing import Protocol
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from penjing.nn.linear import Linear
+
+
+class Share(Protocol):
+    """The part of a vocabulary that this process has, where several divide it; what they find is put together."""
+
+    first: int
+    """The first token id of the part; the weight's rows tell how many there are."""
+
+    def largest(self, numbers: Tensor) -> Tensor:
+        """The largest of all processes' numbers, place by place; may overwrite."""
+
+    def total(self, numbers: Tensor) -> Tensor:
+        """Their sum; may overwrite."""
 
 
 def cap(logits: Tensor, softcap: float | None) -> Tensor:
@@ -22,6 +37,9 @@ class Head(Linear):
 
     A tied head has the token embedding's parameter as its weight.
     """
+
+    share: Share | None = None
+    """Set where the weight is a part of the vocabulary's."""
 
     def __init__(self, width: int, vocab: int, *, bias: bool = False, softcap: float | None = None):
         super().__init__(width, vocab, bias=bias)

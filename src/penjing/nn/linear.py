@@ -58,7 +58,7 @@ def together(x: Float[Tensor, "*batch inputs"], *maps: Linear) -> tuple[Float[Te
         if product_ is not None and product_.active and len(product_.sizes) == len(maps):
             return product_(x).split(product_.sizes, dim=-1)
     if can_join(x, *maps) and not (x.dtype == torch.float32 and x.device.type == "cpu"):
-        return joined(x, *maps).split([map_.out_features for map_ in maps], dim=-1)
+        return joined(x, *maps).split([map_.weight.shape[0] for map_ in maps], dim=-1)
     return tuple(map_(x) for map_ in maps)
 
 

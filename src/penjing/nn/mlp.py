@@ -10,6 +10,7 @@ arXiv:1606.08415; So et al., "Primer", 2021, arXiv:2109.08668 (squared ReLU).
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -41,6 +42,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 class MLP(nn.Module):
     """Two linear maps with an activation between. Shapes: `(..., width)` to the same."""
+
+    shares: ClassVar[dict[str, int]] = {"up": 0, "down": 1}  # as `Attention.shares`
 
     @dataclass(frozen=True)
     class Config:

@@ -54,6 +54,9 @@ class LayerNorm(nn.Module):
 class RMSNorm(nn.Module):
     """Scales each vector to a root mean square of 1. Shapes: `(..., width)` to the same."""
 
+    kernel_of_few = True
+    """Whether a few vectors may go to a kernel of ours; numpy then knows the weight, whose memory nobody can free."""
+
     @dataclass(frozen=True)
     class Config:
         """How an RMSNorm is built."""
@@ -74,7 +77,8 @@ class RMSNorm(nn.Module):
         """`x` with root mean square 1, scaled."""
         if torch.is_grad_enabled() or x.dtype != self.weight.dtype:
             return _RMSNorm.apply(x, self.weight, self.config.eps)
-        if x.device.type == "cpu" and x.numel() <= FEW and x.dtype in DTYPES and not torch.compiler.is_compiling():
+        few = self.kernel_of_few and x.device.type == "cpu" and x.numel() <= FEW
+        if few and x.dtype in DTYPES and not torch.compiler.is_compiling():
             return self._of_few(x)
         return F.rms_norm(x, self.weight.shape, self.weight, self.config.eps)
 

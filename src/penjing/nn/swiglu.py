@@ -6,7 +6,7 @@ Source: Shazeer, "GLU Variants Improve Transformer", 2020, arXiv:2002.05202, sec
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -21,6 +21,7 @@ class SwiGLU(nn.Module):
     """A gated perceptron. Shapes: `(..., width)` to the same."""
 
     joint = ("gate", "up")  # maps with the same input
+    shares: ClassVar[dict[str, int]] = {"gate": 0, "up": 0, "down": 1}  # as `Attention.shares`
 
     @dataclass(frozen=True)
     class Config:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from penjing.errors import ConfigError
-from penjing.recipe import Count, Stage, Workshop
+from penjing.recipe import Stage, Workshop
+from penjing.settings import Count
 from penjing.stages.progress import track
 
 if TYPE_CHECKING:

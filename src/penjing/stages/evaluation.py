@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from penjing.recipe import Count, Stage, Workshop
+from penjing.recipe import Stage, Workshop
+from penjing.settings import Count
 from penjing.stages.data import Shards, World
 from penjing.stages.training import Instruct, Pretrain
 

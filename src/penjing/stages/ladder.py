@@ -10,7 +10,8 @@ from pydantic import Field
 
 from penjing.errors import ConfigError
 from penjing.files import atomic_file, read_json, write_json
-from penjing.recipe import Count, Settings, Stage, Workshop
+from penjing.recipe import Stage, Workshop
+from penjing.settings import Count, Settings
 from penjing.stages.data import Shards, load_tokenizer
 from penjing.stages.settings import Model, Training
 from penjing.stages.training import train_on_shards

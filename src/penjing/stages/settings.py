@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from penjing.recipe import Count, Fraction, Settings
+from penjing.settings import Count, Fraction, Settings
 
 if TYPE_CHECKING:
     from penjing.models.language_model import LanguageModel

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from penjing.errors import ConfigError, DataError
-from penjing.recipe import Count, Interrupted, Stage, Workshop
+from penjing.recipe import Interrupted, Stage, Workshop
+from penjing.settings import Count
 from penjing.stages.data import Shards, World, load_tokenizer
 from penjing.stages.progress import track
 from penjing.stages.settings import Model, Training
@@ -25,6 +26,8 @@ _WORTH_PROCESSES = 5_000
 
 class Pretrain(Stage):
     """Trains a language model on the shards."""
+
+    together = True
 
     model: Model
     training: Training
@@ -63,6 +66,8 @@ class Pretrain(Stage):
 class Instruct(Stage):
     """Instruction tuning: goes on with the pretrained model on conversations."""
 
+    together = True
+
     training: Training
     data: str | None = None
     """Conversations: a file or folder; by default the world's dialogues."""
@@ -100,7 +105,8 @@ class Instruct(Stage):
                 f"lower it with --set {workshop.folder.name}.validation=N"
             )
         border = len(conversations) - self.validation
-        config = InstructionLoader.Config(batch=self.training.batch, context=row, seed=workshop.recipe.seed)
+        share = _share(workshop, model, self.training.batch, row)
+        config = InstructionLoader.Config(context=row, seed=workshop.recipe.seed, **share)
         workers = (os.cpu_count() or 1) if border > _WORTH_PROCESSES else 1
         with track(workshop.output, "rendering the conversations") as report:
             loader = config.build(
@@ -149,13 +155,21 @@ def train_on_shards(
     model = shape.config(tokenizer.vocab_size).build()
     model.initialise(torch.Generator().manual_seed(workshop.recipe.seed))
     workshop.output.print(f"  {model.parameter_count():,} parameters ({shape.family})")
-    loader = PackedLoader.Config(batch=training.batch, context=row, seed=workshop.recipe.seed, packing=packing).build(
-        train
-    )
+    share = _share(workshop, model, training.batch, row)
+    loader = PackedLoader.Config(context=row, seed=workshop.recipe.seed, packing=packing, **share).build(train)
     validate = _validation(list(_spread(held_out, validation_tokens, row, training.batch)))
     sample = None if prompt is None else _continuing(tokenizer, prompt)
     result = _train(workshop, training, model, tokenizer, loader, validate, sample)
     return {"parameters": model.parameter_count(), "epochs": loader.epoch, **result}
+
+
+def _share(workshop: Workshop, model: "LanguageModel", batch: int, row: int) -> dict[str, Any]:
+    """This process's part of each batch, as loaders are told of it."""
+    if workshop.crew is None:
+        return {"batch": batch}
+    workshop.crew.check(model, batch, row)
+    rank, readers = workshop.crew.readers
+    return {"batch": batch // readers, "rank": rank, "world_size": readers}
 
 
 def _train(
@@ -179,6 +193,7 @@ def _train(
         validate=validate,
         sample=sample,
         console=workshop.output,
+        crew=workshop.crew,
     )
     result = trainer.run()
     if result.stopped == "interrupted":

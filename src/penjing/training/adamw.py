@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from penjing.errors import ConfigError
+from penjing.training.weights import local
 
 
 class AdamW(torch.optim.Optimizer):
@@ -94,10 +95,10 @@ def adamw_step(group: dict[str, Any], state: dict[Any, dict[str, Tensor]]) -> No
     steps = [state[p]["step"] for p in parameters]
     torch._foreach_add_(steps, 1)
     torch._fused_adamw_(
-        parameters,
-        [p.grad for p in parameters],
-        [state[p]["mean"] for p in parameters],
-        [state[p]["square"] for p in parameters],
+        [local(p) for p in parameters],
+        [local(p.grad) for p in parameters if p.grad is not None],
+        [local(state[p]["mean"]) for p in parameters],
+        [local(state[p]["square"]) for p in parameters],
         [],
         steps,
         lr=group["lr"],

@@ -4,12 +4,13 @@
       model.safetensors, config.json, tokenizer.json, ...   a model folder like any other: `penjing.load` opens it
       optimizer.safetensors   the optimizer's tensors, "parameter name/what"
       random.safetensors      the state of each random generator, as bytes
-      trainer.json            step, tokens, seconds, data position, configuration, the size of every other file
+      trainer.json            step, tokens, seconds, data position, configuration, size and SHA-256 of every other file
 
 A folder takes its name only once all of it is on the disk, so a killed run leaves whole checkpoints and perhaps a
 hidden `.partial` one, which is ignored. Nothing is pickled.
 """
 
+import hashlib
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -28,11 +29,13 @@ from penjing.models.families import family_of
 from penjing.models.folder import load_model, write_into
 from penjing.models.language_model import LanguageModel
 from penjing.training import randomness
+from penjing.training.engine import Engine
 
-_RECORD = "trainer.json"
+RECORD = "trainer.json"
 _OPTIMIZER = "optimizer.safetensors"
 _RANDOM = "random.safetensors"
 _WEIGHTS = "model.safetensors"
+PIECES = "pieces"
 _KEYS = {"step", "tokens", "seconds", "loss", "validation", "precision", "threads", "data", "identity", "files"}
 
 
@@ -54,35 +57,72 @@ class Checkpoint:
         """The validation score at that step, lower is better; None where there was no validation."""
         return self.record.get("score")
 
-    def load_weights(self, model: nn.Module) -> None:
-        """Copies the saved weights into a model of the same shape."""
-        load_weights(self.path, model)
+    @property
+    def in_pieces(self) -> bool:
+        """Whether several processes wrote it, each its own part."""
+        return (self.path / PIECES).is_dir()
 
-    def load_optimizer(self, optimizer: torch.optim.Optimizer, names: Mapping[str, Tensor]) -> None:
-        """Gives each parameter its saved optimizer state; `names` are the optimizer's parameters by name.
+    def load(self, model: nn.Module, engine: Engine) -> None:
+        """Puts everything back to where it was: weights, optimizer and, of a run on one process, random generators.
 
         Raises:
-            CheckpointError: the state is damaged or of other parameters.
+            CheckpointError: something is damaged, or of another model.
         """
-        for key, tensor in _read(self.path / _OPTIMIZER).items():
+        weights, optimizer = self.tensors(model)
+        with engine.weights.held(), torch.no_grad():
+            for name, tensor in _tensors(model).items():
+                if name not in weights or weights[name].shape != tensor.shape:
+                    raise CheckpointError(
+                        f"{self.path} holds another model: the weight {name} is missing or of another shape"
+                    )
+                tensor.copy_(weights[name])
+        known = engine.weights.trained
+        for key, tensor in optimizer.items():
             name, _, what = key.rpartition("/")
-            if name not in names:
-                raise CheckpointError(f"{self.path / _OPTIMIZER} has a state for {name}, which this run does not train")
+            if name not in known:
+                raise CheckpointError(f"{self.path} has an optimizer state for {name}, which this run does not train")
             # a copy of its own: one that lay in the file's memory map could be aligned differently, and then some
             # matrix libraries round differently
-            optimizer.state[names[name]][what] = tensor.to(names[name].device, copy=True)
+            engine.optimizer.state[known[name]][what] = tensor.to(known[name].device, copy=True)
+        if (self.path / _RANDOM).exists():
+            randomness.restore(_read(self.path / _RANDOM))
 
-    def load_random(self) -> None:
-        """Puts all random generators back to where they were."""
-        randomness.restore(_read(self.path / _RANDOM))
+    def tensors(self, model: nn.Module) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        """The whole weights, by their names in `model`, and the optimizer's tensors, by "name/what"."""
+        if self.in_pieces:
+            from penjing.training.distributed import pieces
+
+            folder = self.path / PIECES
+            return pieces.read_whole(folder, "weights/"), pieces.read_whole(folder, "optimizer/")
+        whole = load_model(self.path).state_dict() if isinstance(model, LanguageModel) else _read(self.path / _WEIGHTS)
+        return whole, _read(self.path / _OPTIMIZER)
+
+    def export(self, folder: Path, model: nn.Module, tokenizer: Any, dtype: torch.dtype = torch.float32) -> None:
+        """Writes the weights as a model folder; `model` is any of their shape, and is filled with them."""
+        weights, _ = self.tensors(model)
+        with torch.no_grad():
+            for name, tensor in _tensors(model).items():
+                tensor.copy_(weights[name])
+        with atomic_folder(folder) as temporary:
+            save_model(temporary, model.to(dtype), tokenizer)
+
+    def check(self) -> None:
+        """Reads every file to see whether it is what was written.
+
+        Raises:
+            CheckpointError: one is not.
+        """
+        for name, (_, digest) in self.record["files"].items():
+            if _digest(self.path / name) != digest:
+                raise CheckpointError(f"{name} is not what was written (its checksum differs)")
 
 
 class Checkpoints:
-    """The checkpoints of one run: the newest few and the best one."""
+    """The checkpoints of one run: the newest few, the best one, and one every so many steps."""
 
-    def __init__(self, folder: Path, keep: int, say: Callable[[str], None]):
+    def __init__(self, folder: Path, keep: int, say: Callable[[str], None], keep_every: int | None = None):
         self.folder = folder
-        self.keep = keep
+        self.keep, self.keep_every = keep, keep_every
         self._say = say
         self._record_of: dict[Path, Mapping[str, Any]] = {}
         self._damaged: set[Path] = set()
@@ -91,17 +131,15 @@ class Checkpoints:
         self,
         model: nn.Module,
         tokenizer: Any,
-        optimizer: torch.optim.Optimizer,
-        names: Mapping[str, Tensor],
+        engine: Engine,
         record: Mapping[str, Any],
     ) -> Checkpoint:
-        """Writes a checkpoint, then removes those that are neither new nor best.
+        """Writes a checkpoint, then removes those that are not to be kept.
 
         Args:
-            model: it must hold its float32 weights now.
+            model: what is trained.
             tokenizer: saved beside the model, when there is one.
-            optimizer: its state is saved.
-            names: the optimizer's parameters by name.
+            engine: its weights and its optimizer's state are saved.
             record: what trainer.json shall say: `_KEYS` but the files, and perhaps a `score`.
 
         Raises:
@@ -109,31 +147,63 @@ class Checkpoints:
         """
         path = self.folder / f"step-{record['step']:06d}"
         try:
-            with atomic_folder(path) as temporary:
-                save_model(temporary, model, tokenizer)
-                _write(temporary / _OPTIMIZER, _optimizer_tensors(optimizer, names))
-                _write(temporary / _RANDOM, randomness.capture())
-                sizes = {file.name: file.stat().st_size for file in temporary.iterdir()}
-                write_json(temporary / _RECORD, {**record, "files": sizes})
+            self._write(path, model, tokenizer, engine, record)
         except (PenjingError, OSError) as error:
-            before = self.newest()
+            before = next(reversed(self._whole()), None)
             kept = f"the last good one is {before.path}" if before else "there is none yet"
             raise TrainingError(
                 f"the checkpoint of step {record['step']} could not be written ({error}); {kept}; "
                 "free some space and run the same command again to go on from there"
             ) from error
-        self._record_of[path] = {**record, "files": sizes}
+        self._record_of.pop(path, None)
         self._damaged.discard(path)
+        saved = self._open(path)
+        assert saved
         self._prune()
-        return Checkpoint(path, self._record_of[path])
+        return saved
 
     def newest(self) -> Checkpoint | None:
-        """The whole checkpoint with the most steps; damaged and half-written ones are passed over, and said."""
+        """The whole checkpoint with the most steps, every file of it read and compared with its checksum.
+
+        Damaged and half-written ones are passed over, and said.
+        """
         self._tidy()
-        return next(reversed(self._whole()), None)
+        for checkpoint in reversed(self._whole()):
+            try:
+                checkpoint.check()
+                return checkpoint
+            except (CheckpointError, OSError) as error:
+                self._say(f"{checkpoint.path} is damaged and ignored: {error}")
+                self._damaged.add(checkpoint.path)
+        return None
 
     def best(self) -> Checkpoint | None:
         """The checkpoint with the lowest validation score."""
+        return self._best()
+
+    def load(self, checkpoint: Checkpoint, model: nn.Module, engine: Engine) -> None:
+        """Puts everything back to where it was when the checkpoint was saved."""
+        checkpoint.load(model, engine)
+
+    def write_model(self, folder: Path, model: nn.Module, tokenizer: Any, engine: Engine, dtype: torch.dtype) -> None:
+        """Writes the trained model as a model folder, in `dtype`."""
+        with engine.weights.held(dtype), atomic_folder(folder) as temporary:
+            save_model(temporary, model, tokenizer)
+
+    def _write(self, path: Path, model: nn.Module, tokenizer: Any, engine: Engine, record: Mapping[str, Any]) -> None:
+        with atomic_folder(path) as temporary, engine.weights.held():
+            save_model(temporary, model, tokenizer)
+            _write(temporary / _OPTIMIZER, _optimizer_tensors(engine.optimizer, engine.weights.trained))
+            _write(temporary / _RANDOM, randomness.capture())
+            self._finish(temporary, record)
+
+    def _finish(self, folder: Path, record: Mapping[str, Any]) -> None:
+        """Writes the record, once everything else is in the folder."""
+        files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+        facts = {file.relative_to(folder).as_posix(): [file.stat().st_size, _digest(file)] for file in files}
+        write_json(folder / RECORD, {**record, "files": facts})
+
+    def _best(self) -> Checkpoint | None:
         scored = [checkpoint for checkpoint in self._whole() if checkpoint.score is not None]
         return min(scored, key=lambda checkpoint: checkpoint.score or 0.0, default=None)
 
@@ -155,13 +225,13 @@ class Checkpoints:
             return None
         if path not in self._record_of:
             try:
-                record = read_json(path / _RECORD, CheckpointError)
+                record = read_json(path / RECORD, CheckpointError)
                 if missing := _KEYS - record.keys():
-                    raise CheckpointError(f"{_RECORD} says nothing of {', '.join(sorted(missing))}")
-                for name, size in record["files"].items():
+                    raise CheckpointError(f"{RECORD} says nothing of {', '.join(sorted(missing))}")
+                for name, (size, _) in record["files"].items():
                     if (path / name).stat().st_size != size:
                         raise CheckpointError(f"{name} is incomplete")
-            except (CheckpointError, OSError, KeyError, TypeError, AttributeError) as error:
+            except (CheckpointError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
                 self._say(f"{path} is damaged and ignored: {error}")
                 self._damaged.add(path)
                 return None
@@ -169,9 +239,10 @@ class Checkpoints:
         return Checkpoint(path, self._record_of[path])
 
     def _prune(self) -> None:
-        best = self.best()
+        best = self._best()
         for old in self._whole()[: -self.keep]:
-            if not best or old.path != best.path:
+            marked = self.keep_every and old.step % self.keep_every == 0
+            if not marked and (not best or old.path != best.path):
                 shutil.rmtree(old.path, ignore_errors=True)
                 self._record_of.pop(old.path, None)
 
@@ -190,23 +261,6 @@ def check_savable(model: nn.Module) -> None:
         family_of(model.config)
 
 
-def load_weights(folder: Path, model: nn.Module) -> None:
-    """Copies the weights of a saved model into a model of the same shape; the reverse of `save_model`.
-
-    Raises:
-        CheckpointError: the weights are damaged, or of another shape.
-    """
-    if isinstance(model, LanguageModel):
-        saved: Mapping[str, Tensor] = load_model(folder).state_dict()
-    else:
-        saved = _read(folder / _WEIGHTS)
-    with torch.no_grad():
-        for name, tensor in _tensors(model).items():
-            if name not in saved or saved[name].shape != tensor.shape:
-                raise CheckpointError(f"{folder} holds another model: the weight {name} is missing or of another shape")
-            tensor.copy_(saved[name])
-
-
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
     """Parameters, tied ones once, and the buffers that are part of the model's state."""
     state = model.state_dict().keys()
@@ -215,6 +269,11 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {f"{name}/{what}": tensor for name, p in names.items() for what, tensor in optimizer.state[p].items()}
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:

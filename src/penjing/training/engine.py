@@ -86,6 +86,11 @@ class Engine:
             raise TrainingError("no weight of the model is trainable")
         self.optimizer = optimizer.build(model, self.weights.trained)
 
+    @property
+    def reader(self) -> Any:
+        """What a validation is to measure."""
+        return self.model
+
     def step(self, batches: Sequence[Batch], factor: float = 1.0) -> Outcome:
         """Trains one step.
 
@@ -98,9 +103,8 @@ class Engine:
                 the device never waits.
             TrainingError: nothing in the batches counts in the loss.
         """
-        total, weight, sums = self._gradients(batches)
-        gradients = self.weights.gradients
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))) / weight
+        total, length, weight, sums = self._gradients(batches)
+        gradients, norm = self.weights.gradients, length / weight
         outcome = Outcome(torch.stack([total / weight, norm]), {name: value / weight for name, value in sums.items()})
         if self.device.type == "cpu":
             outcome.read()
@@ -112,7 +116,8 @@ class Engine:
         self.weights.publish()
         return outcome
 
-    def _gradients(self, batches: Sequence[Batch]) -> tuple[Tensor, int, Mapping[str, float]]:
+    def _gradients(self, batches: Sequence[Batch]) -> tuple[Tensor, Tensor, float, Mapping[str, float]]:
+        """Sums over the batches: the loss; the norm of its gradient, which the weights have; what counted; metrics."""
         total = torch.zeros((), device=self.device)
         weight, sums = 0, defaultdict[str, float](float)
         for batch in batches:
@@ -125,7 +130,8 @@ class Engine:
                 sums[name] += value
         if weight == 0:
             raise TrainingError(f"nothing in the batch counts in the loss ({origins(batches)})")
-        return total, weight, sums
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(self.weights.gradients)))
+        return total, norm, weight, sums
 
 
 def origins(batches: Sequence[Batch]) -> str:

@@ -26,11 +26,13 @@ class StepFacts:
 class Journal:
     """Keeps one step's outcome waiting, so that a GPU is asked only for numbers that it has long computed."""
 
-    def __init__(self, out: Path, display: Display, budget: Budget, resume_from: int, wandb: str | None, config: Any):
+    def __init__(
+        self, out: Path | None, display: Display, budget: Budget, resume_from: int, wandb: str | None, config: Any
+    ):
         """Opens the run's files; lines of steps after `resume_from` are dropped, and said.
 
         Args:
-            out: the run's folder.
+            out: the run's folder; None: another process writes.
             display: shows the run.
             budget: tells how far it is.
             resume_from: the step of the checkpoint that it goes on from, or 0.
@@ -41,6 +43,9 @@ class Journal:
         self._budget = budget
         self._waiting: tuple[Outcome, StepFacts, str] | None = None
         self.loss = float("nan")
+        self._metrics: MetricsLog | None = None
+        if out is None:
+            return
         lost = max((line["step"] for line in read_metrics(out / "metrics.jsonl")), default=0) - resume_from
         if lost > 0:
             display.say(f"{lost:,} step{'s' * (lost > 1)} after the last checkpoint were lost and will be done again")
@@ -68,9 +73,7 @@ class Journal:
         except NotFinite as error:
             raise NotFinite(f"{error} at step {facts.step} ({origin})") from None
         known = asdict(facts)
-        self._metrics.write(
-            {"step": known.pop("step"), "loss": self.loss, **known, "grad_norm": norm, **outcome.metrics}
-        )
+        self._write({"step": known.pop("step"), "loss": self.loss, **known, "grad_norm": norm, **outcome.metrics})
         spent = Spent(facts.step, facts.tokens, facts.seconds)
         self._display.step(
             Reading(
@@ -94,15 +97,21 @@ class Journal:
             if not math.isfinite(value):
                 raise NotFinite(f"the validation's {name} is {value} at step {spent.steps:.0f}")
         line = {"step": int(spent.steps), "seconds": round(spent.seconds, 4), "validation": dict(values)}
-        self._metrics.write(line)
+        self._write(line)
         told = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
         self._display.say(f"step {line['step']:,}: validation {told}")
 
     def flush(self) -> None:
         """Tells what waits and hands everything to the operating system."""
         self.settle()
-        self._metrics.flush()
+        if self._metrics:
+            self._metrics.flush()
 
     def close(self) -> None:
         """Closes the files."""
-        self._metrics.close()
+        if self._metrics:
+            self._metrics.close()
+
+    def _write(self, line: dict[str, Any]) -> None:
+        if self._metrics:
+            self._metrics.write(line)

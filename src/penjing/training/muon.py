@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from penjing.device import PRECISIONS, choose_precision
 from penjing.errors import ConfigError, nearest
 from penjing.training.adamw import AdamW, adamw_step, trainable
+from penjing.training.weights import local, piece_of, whole
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """a, b, c of the polynomial."""
@@ -114,15 +115,16 @@ def _muon_step(group: dict[str, Any], state: dict[Any, dict[str, Tensor]]) -> No
     for shape, parameters in by_shape.items():
         stack = torch.empty(len(parameters), *shape, dtype=group["dtype"], device=parameters[0].device)
         for wide, parameter in zip(stack, parameters, strict=True):
-            gradient = parameter.grad
-            assert gradient is not None
-            momentum = state[parameter]["momentum"].lerp_(gradient, 1 - group["momentum"])
-            wide.copy_(_wide(torch.lerp(gradient, momentum, group["momentum"])))
+            assert parameter.grad is not None
+            gradient = local(parameter.grad)
+            momentum = local(state[parameter]["momentum"]).lerp_(gradient, 1 - group["momentum"])
+            wide.copy_(_wide(whole(torch.lerp(gradient, momentum, group["momentum"]), like=parameter)))
         directions = orthogonalize(stack, group["iterations"])  # (matrices, short side, long side)
         step = -group["lr"] * update_scale(*shape)
         for direction, parameter in zip(directions, parameters, strict=True):
-            parameter.mul_(1 - group["lr"] * group["weight_decay"])
-            _wide(parameter).add_(direction, alpha=step)
+            direction = direction if parameter.shape == shape else direction.mT
+            own = local(parameter).mul_(1 - group["lr"] * group["weight_decay"])
+            own.add_(piece_of(direction, like=parameter), alpha=step)
 
 
 def orthogonalize(

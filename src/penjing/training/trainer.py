@@ -24,13 +24,13 @@ from rich.console import Console
 from torch import nn
 
 from penjing import __version__
-from penjing.device import choose_device, choose_precision
+from penjing.device import choose_precision
 from penjing.errors import ConfigError, DataError, TrainingError
-from penjing.files import atomic_folder
 from penjing.training import identity, randomness
 from penjing.training.adamw import AdamW
 from penjing.training.budget import Budget, Spent
-from penjing.training.checkpoints import Checkpoint, Checkpoints, check_savable, save_model
+from penjing.training.checkpoints import Checkpoint, check_savable
+from penjing.training.crew import Crew
 from penjing.training.engine import (
     Engine,
     NotFinite,
@@ -90,6 +90,8 @@ class Trainer:
         """Steps from checkpoint to checkpoint; None for every five minutes."""
         keep: int = 2
         """How many of the newest checkpoints to keep, besides the best."""
+        keep_every: int | None = None
+        """Keep every checkpoint whose steps are a multiple of this, too."""
         save_dtype: str = "fp32"
         """The final model's precision, "fp32" or "bf16"."""
         display: str = "auto"
@@ -98,7 +100,7 @@ class Trainer:
         """A Weights & Biases project to log to."""
 
         def __post_init__(self) -> None:
-            for name in ("accumulate", "keep", "validate_every", "sample_every", "checkpoint_every"):
+            for name in ("accumulate", "keep", "keep_every", "validate_every", "sample_every", "checkpoint_every"):
                 value = getattr(self, name)
                 if value is not None and value < 1:
                     raise ConfigError(f"{name} is {value}; it must be at least 1")
@@ -125,6 +127,7 @@ class Trainer:
         validate: Callable[[nn.Module], Mapping[str, float]] | None = None,
         sample: Callable[[nn.Module], str] | None = None,
         console: Console | None = None,
+        crew: Crew | None = None,
     ):
         """Prepares a run; `run` starts it.
 
@@ -138,6 +141,7 @@ class Trainer:
             validate: measures the model; its "loss", lower is better, chooses the best checkpoint.
             sample: a text by the model, shown now and then.
             console: where to show the run.
+            crew: the processes that train together, this one among them; None for it alone.
         """
         self.config = config
         self.model = model
@@ -147,10 +151,13 @@ class Trainer:
         self._tokenizer = tokenizer
         self._validate = validate
         self._sample = sample
-        self._display = choose_display(config.display, console)
-        self._checkpoints = Checkpoints(out / "checkpoints", config.keep, self._display.say)
+        self._crew = crew or Crew()
+        self._display = choose_display(config.display if self._crew.first else "quiet", console)
+        self._checkpoints = self._crew.checkpoints(
+            out / "checkpoints", config.keep, self._display.say, keep_every=config.keep_every
+        )
         self._saved: Checkpoint | None = None
-        self._saved_at = time.perf_counter()
+        self._saved_at = 0.0
         self._spent = Spent()
         self._step_seconds = 0.0
         self._tenth = 0
@@ -168,7 +175,10 @@ class Trainer:
             CheckpointError: a layer of the model is one that no folder can hold.
         """
         check_savable(self.model)
-        with Interrupt() as interrupt, only_run_in(self.out), ExitStack() as stack:
+        with Interrupt() as interrupt, ExitStack() as stack:
+            if self._crew.first:
+                stack.enter_context(only_run_in(self.out))
+            self._interrupt, self._stop = interrupt, ""
             self._clock = time.perf_counter()
             stack.callback(self._display.close)
             saved = self._checkpoints.newest()
@@ -177,7 +187,7 @@ class Trainer:
             if saved:
                 self._resume(saved, engine)
             else:
-                randomness.seed_everything(self.config.seed)
+                self._crew.seed(self.config.seed, 0)
             self._journal = self._open_journal()
             stack.callback(self._journal.close)
             if self.config.gradient_checkpointing:
@@ -185,11 +195,12 @@ class Trainer:
             if self.config.compile:
                 stack.callback(compile_blocks(self.model))
             self.model.train()
+            self._look_at_clock()
             try:
-                while not interrupt.asked and self._progress < 1:
+                while not self._stop and self._progress < 1:
                     self._step(engine)
                     self._after_step(engine)
-                return self._finish(engine, interrupt.asked)
+                return self._finish(engine, self._stop)
             except NotFinite as error:
                 good = (
                     f"the last good checkpoint is {self._saved.path}" if self._saved else "there is no checkpoint yet"
@@ -222,7 +233,7 @@ class Trainer:
     def _build_engine(self, saved: Checkpoint | None) -> Engine:
         if saved:
             identity.refuse_changes(saved.record["identity"], self._describe(), self.out)
-        device = choose_device(self.config.device)
+        device = self._crew.device(self.config.device)
         # a measurement could come out otherwise on another day, and the bits with it: a resumed run keeps its choices
         self._precision = dict(saved.record["precision"]) if saved else {}
         reason = self._choose_precision("compute", self.config.precision, device)
@@ -233,24 +244,26 @@ class Trainer:
         told = f"training on {device.type} in {self._precision['compute']} ({reason}), for {self.config.budget}"
         self._display.say(told)
         dtype = _DTYPES[self._precision["compute"]]
-        return Engine(self.model, self.objective, optimizer, device=device, dtype=dtype, clip=self.config.clip)
+        return self._crew.engine(
+            self.model, self.objective, optimizer, device=device, dtype=dtype, clip=self.config.clip
+        )
 
     def _choose_precision(self, what: str, asked: str, device: torch.device) -> str:
         """Settles one precision; returns why it is that one."""
         before = self._precision.get(what)
         if asked == "auto" and before:
             return "as before"
-        dtype, reason = choose_precision(asked, device)
-        self._precision[what] = next(name for name, known in _DTYPES.items() if known == dtype)
+        chosen, reason = choose_precision(asked, device)
+        name = next(name for name, dtype in _DTYPES.items() if dtype == chosen)
+        self._precision[what], reason = self._crew.told([name, reason])
         if before:
             identity.refuse_changes({f"{what} precision": before}, {f"{what} precision": asked}, self.out)
         return reason
 
     def _resume(self, saved: Checkpoint, engine: Engine) -> None:
-        with engine.weights.held():
-            saved.load_weights(self.model)
-        saved.load_optimizer(engine.optimizer, engine.weights.trained)
-        saved.load_random()
+        self._checkpoints.load(saved, self.model, engine)
+        if self._crew.size > 1:
+            self._crew.seed(self.config.seed, saved.step)
         try:
             self.loader.load_state_dict(saved.record["data"])
         except DataError as error:
@@ -273,7 +286,7 @@ class Trainer:
 
     def _open_journal(self) -> Journal:
         journal = Journal(
-            self.out,
+            self.out if self._crew.first else None,
             self._display,
             self.config.budget,
             int(self._spent.steps),
@@ -287,9 +300,9 @@ class Trainer:
     # --- a step ----------------------------------------------------------------------------------------------------
 
     def _step(self, engine: Engine) -> None:
-        started = time.perf_counter()
+        started = self._spent.seconds
         batches = [self._next_batch() for _ in range(self._micro_batches())]
-        tokens = sum(count_tokens(batch) for batch in batches)
+        tokens = self._crew.tokens(sum(map(count_tokens, batches)))
         # a step is judged by where its middle lies, so that the last one has a learning rate above 0, too
         middle = self._spent + Spent(0.5, tokens / 2, self._step_seconds / 2)
         factor = self.config.schedule(self.config.budget.progress(middle))
@@ -298,8 +311,8 @@ class Trainer:
             outcome = engine.step(batches, factor)
         except NotFinite as error:
             raise NotFinite(f"{error} at step {step} ({origin})") from None
-        self._step_seconds = time.perf_counter() - started
-        self._spent = Spent(step, self._spent.tokens + tokens, time.perf_counter() - self._clock)
+        self._spent = Spent(step, self._spent.tokens + tokens, self._seconds())
+        self._step_seconds = self._spent.seconds - started
         facts = StepFacts(
             step=step,
             tokens=int(self._spent.tokens),
@@ -327,24 +340,24 @@ class Trainer:
         self._score = None
         tenth, self._tenth = self._tenth, int(self._progress * 10)
         due = step % config.validate_every == 0 if config.validate_every else self._tenth > tenth
-        improved = bool(self._validate) and (due or self._progress >= 1) and self._run_validation()
-        if self._sample and (step % config.sample_every == 0 if config.sample_every else due):
+        improved = bool(self._validate) and (due or self._progress >= 1) and self._run_validation(engine)
+        if self._sample and self._crew.size == 1 and (step % config.sample_every == 0 if config.sample_every else due):
             with self._aside():
                 self._display.sample(self._sample(self.model))
         self._look_at_clock()
         if config.checkpoint_every:
             save = step % config.checkpoint_every == 0
         else:
-            save = time.perf_counter() - self._saved_at > _CHECKPOINT_SECONDS
+            save = self._spent.seconds - self._saved_at > _CHECKPOINT_SECONDS
         if save or improved:
             self._save(engine)
 
-    def _run_validation(self) -> bool:
+    def _run_validation(self, engine: Engine) -> bool:
         """Measures the model; whether it is the best so far."""
         assert self._validate
         self._validated = int(self._spent.steps)
         with self._aside():
-            self._validation = dict(self._validate(self.model))
+            self._validation = dict(self._validate(engine.reader))
         self._look_at_clock()
         self._journal.validation(self._spent, self._validation)
         self._score = self._validation.get("loss")
@@ -363,7 +376,14 @@ class Trainer:
         self.model.train()
 
     def _look_at_clock(self) -> None:
-        self._spent = replace(self._spent, seconds=time.perf_counter() - self._clock)
+        self._spent = replace(self._spent, seconds=self._seconds())
+
+    def _seconds(self) -> float:
+        """The time that the run has taken; looks, too, whether someone wants it to stop."""
+        seconds, asked = self._crew.agreed(time.perf_counter() - self._clock, bool(self._interrupt.asked))
+        if asked:
+            self._stop = self._interrupt.asked or "another process was asked to stop"
+        return seconds
 
     def _save(self, engine: Engine) -> None:
         self._journal.flush()  # a loss that is not finite must not reach a checkpoint
@@ -381,19 +401,16 @@ class Trainer:
             "penjing": __version__,
             "torch": str(torch.__version__),
         }
-        with engine.weights.held():
-            self._saved = self._checkpoints.save(
-                self.model, self._tokenizer, engine.optimizer, engine.weights.trained, record
-            )
-        self._saved_at = time.perf_counter()
+        self._saved = self._checkpoints.save(self.model, self._tokenizer, engine, record)
         self._look_at_clock()
+        self._saved_at = self._spent.seconds
 
     # --- the end ---------------------------------------------------------------------------------------------------
 
     def _finish(self, engine: Engine, interrupted: str) -> Result:
         late = bool(self._validate) and not interrupted and self._validated != self._spent.steps
         if late:  # the budget ran out while something else was done after the last step
-            self._run_validation()
+            self._run_validation(engine)
         if late or not self._saved or self._saved.step < self._spent.steps:
             self._save(engine)
         assert self._saved
@@ -404,10 +421,11 @@ class Trainer:
                 "run the same command again to go on from there"
             )
         else:
-            with engine.weights.held(_DTYPES[self.config.save_dtype]), atomic_folder(self.out / "model") as folder:
-                save_model(folder, self.model, self._tokenizer)
+            dtype = _DTYPES[self.config.save_dtype]
+            self._checkpoints.write_model(self.out / "model", self.model, self._tokenizer, engine, dtype)
             self._journal.flush()
-            plot_run(self.out)
+            if self._crew.first:
+                plot_run(self.out)
             self._display.say(f"trained {told}, loss {self._journal.loss:.3f}: {self.out / 'model'}")
         best = self._checkpoints.best()
         return Result(

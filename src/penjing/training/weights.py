@@ -12,6 +12,7 @@ Departs from it: bfloat16 has the range of float32, so the loss needs no scaling
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -48,9 +49,14 @@ class Weights:
         return {name: master for name, master in self._masters.items() if master.requires_grad}
 
     @property
+    def all(self) -> dict[str, Tensor]:
+        """The masters, trained or not, by name."""
+        return dict(self._masters)
+
+    @property
     def gradients(self) -> list[Tensor]:
-        """The float32 gradients collected so far."""
-        return [master.grad for master in self._masters.values() if master.grad is not None]
+        """The float32 gradients collected so far; of weights that are spread over processes, this one's pieces."""
+        return [local(master.grad) for master in self._masters.values() if master.grad is not None]
 
     @torch.no_grad()
     def collect(self) -> None:
@@ -94,3 +100,31 @@ class Weights:
         for name, parameter in self._parameters.items():
             parameter.data = self._masters[name].data
             parameter.grad = None
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This process's piece of a tensor that is spread over several (sharing its memory); any other one as it is."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
+def whole(piece: Tensor, like: Tensor) -> Tensor:
+    """The whole tensor of which this process has a piece, laid out as `like`; all its processes must call it."""
+    if not hasattr(like, "device_mesh"):
+        return piece
+    from torch.distributed.tensor import DTensor
+
+    mesh: Any = like.device_mesh
+    placements: Any = cast(Any, like).placements
+    spread = DTensor.from_local(piece, mesh, placements, run_check=False, shape=like.shape, stride=like.stride())
+    return spread.full_tensor()
+
+
+def piece_of(tensor: Tensor, like: Tensor) -> Tensor:
+    """This process's piece of a tensor that all processes have, in the layout of `like`."""
+    if not hasattr(like, "device_mesh"):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    mesh: Any = like.device_mesh
+    placements: Any = cast(Any, like).placements
+    return distribute_tensor(tensor, mesh, placements, src_data_rank=None).to_local()
