@@ -180,6 +180,7 @@ class Trainer:
                 stack.enter_context(only_run_in(self.out))
             self._interrupt, self._stop = interrupt, ""
             self._clock = time.perf_counter()
+            self._identity = self._describe()  # of the whole model, before it is divided
             stack.callback(self._display.close)
             saved = self._checkpoints.newest()
             engine = self._build_engine(saved)
@@ -232,7 +233,7 @@ class Trainer:
 
     def _build_engine(self, saved: Checkpoint | None) -> Engine:
         if saved:
-            identity.refuse_changes(saved.record["identity"], self._describe(), self.out)
+            identity.refuse_changes(saved.record["identity"], self._identity, self.out)
         device = self._crew.device(self.config.device)
         # a measurement could come out otherwise on another day, and the bits with it: a resumed run keeps its choices
         self._precision = dict(saved.record["precision"]) if saved else {}
@@ -397,7 +398,7 @@ class Trainer:
             "precision": self._precision,
             "threads": torch.get_num_threads(),
             "data": self.loader.state_dict(),
-            "identity": self._describe(),
+            "identity": self._identity,
             "penjing": __version__,
             "torch": str(torch.__version__),
         }

@@ -30,7 +30,10 @@ FOUR = [
 
 
 def compare(count, meshes, cases, steps=STEPS):
-    """Losses and gradient norms of all steps within 1e-4 of one process's: float32 sums in another order."""
+    """Losses of all steps within 1e-4 of one process's, gradient norms within a thousandth.
+
+    Sums in float32 come in another order, and AdamW makes a step of full size of a gradient that is nothing but that.
+    """
     ends = finish(launch(count, "compare", meshes=meshes, cases=[asdict(case) for case in cases], steps=steps))
     assert [code for code, _, _ in ends] == [0] * count, ends[0][2][-3000:]
     everyone = [json.loads(out.splitlines()[-1]) for _, out, _ in ends]
@@ -44,8 +47,9 @@ def compare(count, meshes, cases, steps=STEPS):
         alone.append((float(loss.total) / loss.weight, 0.0))
         for name, found in everyone[0].items():
             if name.endswith(json.dumps(asdict(case))):
-                worst = (torch.tensor(found) - torch.tensor(alone)).abs().max()
-                assert worst < 1e-4, f"{name}: {worst}"
+                loss, norm = (torch.tensor(found) - torch.tensor(alone)).abs().T
+                assert loss.max() < 1e-4, f"{name}: losses differ by {loss.max():.1e}"
+                assert (norm / torch.tensor(alone)[:, 1].clamp(min=1)).max() < 1e-3, f"{name}: norms differ"
 
 
 def test_data_parallel_steps_equal_one_process():

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import pytest
 
-import penjing
+from penjing.models.folder import load_model
 from penjing.training.metrics import read_metrics
 from tests.training.distributed.work import Case, finish, launch
 
@@ -56,7 +56,7 @@ def test_a_run_goes_on_with_another_layout(tmp_path, before, after):
     whole, moved = told(tmp_path / "whole"), told(out)
     assert moved.keys() == whole.keys() == set(range(1, STEPS + 1))
     assert max(abs(moved[step] - whole[step]) for step in whole) < 1e-5
-    one, other = (penjing.load_model(folder / "model").state_dict() for folder in (tmp_path / "whole", out))
+    one, other = (load_model(folder / "model").state_dict() for folder in (tmp_path / "whole", out))
     assert all((one[name] - other[name]).abs().max() < 1e-4 for name in one)
 
 

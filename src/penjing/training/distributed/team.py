@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 _LOOK_SECONDS = 0.5
 _GRACE_SECONDS = 10.0
 _MEET_SECONDS = 60.0
+_GONE = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "remote process exited")
+"""What gloo and NCCL say when the other end of a connection is no more."""
 _SILENCE = timedelta(minutes=30)
 """How long an exchange may take: the first process may be saving or measuring meanwhile."""
 
@@ -165,6 +167,11 @@ def together(parallel: Parallel, nature: str, patience: float = _MEET_SECONDS) -
     except Exception as error:
         if watch.somebody_failed():  # this one broke because another one left
             raise watch.verdict() from None
+        if any(sign in str(error) for sign in _GONE):
+            raise TrainingError(
+                f"another process has gone without a word (killed, or out of memory?), and process {rank} stops; "
+                "run the same command again to go on from the last checkpoint"
+            ) from None
         watch.tell(f"{type(error).__name__}: {error}")
         raise
     finally:
