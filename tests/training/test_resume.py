@@ -19,6 +19,7 @@ from penjing.data.loader import PackedLoader
 from penjing.data.shards import Shards, write
 from penjing.errors import TrainingError
 from penjing.training.budget import Budget
+from penjing.training.interrupt import Interrupt
 from penjing.training.metrics import read_metrics
 from penjing.training.objectives import next_token
 from penjing.training.schedules import Cosine
@@ -111,6 +112,18 @@ def test_a_second_ctrl_c_aborts(tmp_path):
         tiny.run(tmp_path, loader=Impatient(), checkpoint_every=3)
     assert (tmp_path / "checkpoints" / "step-000003" / "trainer.json").exists()
     assert tiny.run(tmp_path).step == 12
+
+
+def test_a_signal_that_comes_twice_at_once_may_count_as_one():
+    """As under torchrun, which passes on the Ctrl-C that every process was sent by the terminal already."""
+    with Interrupt(same_within=60) as interrupt:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+    assert interrupt.asked == "SIGTERM"
+    with Interrupt(same_within=1e-9):
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 def _kill_at_random(out: Path, how: dict, seed: int) -> None:

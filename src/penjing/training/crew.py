@@ -29,6 +29,8 @@ class Crew:
     """Whether this process speaks and writes for all."""
     size = 1
     """How many processes there are."""
+    same_signal_within = 0.0
+    """Seconds in which a second Ctrl-C is taken for the first one, come again."""
 
     def told(self, value: Any = None) -> Any:
         """What the first process says (plain JSON); the others' `value` does not matter."""

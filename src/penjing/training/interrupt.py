@@ -6,20 +6,23 @@ import time
 from types import FrameType, TracebackType
 from typing import Any
 
-_AT_ONCE = 1.0  # seconds
-
 
 class Interrupt:
     """While entered, SIGINT and SIGTERM set `asked`; a second one is a KeyboardInterrupt.
 
-    One that follows at once is the same one: a terminal sends Ctrl-C to all processes, and torchrun passes it on.
-
     Python delivers signals to the main thread alone; entered from another one, this does nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, same_within: float = 0.0):
+        """Prepares it.
+
+        Args:
+            same_within: seconds in which a signal after the first counts as that one. Where several processes train, a
+                terminal sends Ctrl-C to all of them, and torchrun passes it on to them once more.
+        """
         self.asked = ""
         """The signal's name, or empty."""
+        self._same_within = same_within
         self._at = 0.0
         self._before: dict[signal.Signals, Any] = {}
 
@@ -35,8 +38,8 @@ class Interrupt:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.asked and time.monotonic() - self._at > _AT_ONCE:
-            raise KeyboardInterrupt
         if not self.asked:
             self._at = time.monotonic()
+        elif time.monotonic() - self._at >= self._same_within:
+            raise KeyboardInterrupt
         self.asked = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name

@@ -175,7 +175,7 @@ class Trainer:
             CheckpointError: a layer of the model is one that no folder can hold.
         """
         check_savable(self.model)
-        with Interrupt() as interrupt, ExitStack() as stack:
+        with Interrupt(self._crew.same_signal_within) as interrupt, ExitStack() as stack:
             if self._crew.first:
                 stack.enter_context(only_run_in(self.out))
             self._interrupt, self._stop = interrupt, ""

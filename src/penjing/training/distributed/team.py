@@ -50,6 +50,8 @@ _SILENCE = timedelta(minutes=30)
 class Team(Crew):
     """This process and the others."""
 
+    same_signal_within = 1.0
+
     def __init__(self, parallel: Parallel, device: torch.device, store: Store):
         self.parallel = parallel
         self._device = device
