@@ -31,6 +31,17 @@ def test_the_width_of_the_mlp_is_as_given_or_follows_from_the_model(family, hidd
     assert layer.mlp.hidden == expected
 
 
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [("none", "none"), ("selective", "selective"), ("full", "full"), (True, True), (None, "none")],
+)
+def test_gradient_checkpointing_has_three_values_and_the_two_of_older_recipes(setting, expected):
+    given = {} if setting is None else {"gradient_checkpointing": setting}
+    assert Training(steps=1, **given).trainer(1).gradient_checkpointing == expected
+    with pytest.raises(ValidationError):
+        Training(steps=1, gradient_checkpointing="some")
+
+
 @pytest.mark.parametrize("wrong", [{"width": 0}, {"kv_heads": 0}, {"hidden": 0}, {"context": -1}, {"rope_theta": 0}])
 def test_shapes_begin_at_one(wrong):
     with pytest.raises(ValidationError):

@@ -302,7 +302,15 @@ class _Ended(tiny.CountingLoader):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"accumulate": 0}, {"clip": 0.0}, {"grow": 2.0}, {"keep": 0}, {"save_dtype": "fp16"}, {"checkpoint_every": 0}],
+    [
+        {"accumulate": 0},
+        {"clip": 0.0},
+        {"grow": 2.0},
+        {"keep": 0},
+        {"save_dtype": "fp16"},
+        {"checkpoint_every": 0},
+        {"gradient_checkpointing": "some"},
+    ],
 )
 def test_refuses_settings_that_make_no_sense(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
@@ -315,13 +323,15 @@ def test_an_unknown_display_is_an_error(tmp_path):
 
 
 def test_gradient_checkpointing_changes_nothing(tmp_path):
-    """Weights after twelve steps with dropout, exactly equal with and without."""
+    """Weights after twelve steps with dropout, exactly equal with and without; the blocks are as before afterwards."""
     ends = []
-    for switch in (False, True):
+    for switch in ("none", "selective", "full", True):
         trainer = tiny.trainer(tmp_path / str(switch), dropout=0.2, gradient_checkpointing=switch, schedule=Cosine())
         trainer.run()
+        assert "forward" not in vars(trainer.model.blocks[0])
         ends.append(list(trainer.model.parameters()))
-    assert all(torch.equal(one, other) for one, other in zip(*ends, strict=True))
+    for first, *others in zip(*ends, strict=True):
+        assert all(torch.equal(first, other) for other in others)
 
 
 def test_a_model_that_no_checkpoint_can_hold_is_refused_before_training(tmp_path):

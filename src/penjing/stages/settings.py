@@ -109,11 +109,16 @@ class Training(Settings):
     """The budget: steps, tokens or minutes, whichever ends first."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | Literal["none", "selective", "full"] = "none"
+    """What is computed again for the backward pass instead of kept, to save memory: nothing; all of a block but the
+    results of its linear maps and of attention (little time for much memory); or everything (about a third more time).
+    True is full, false is none."""
     clip: _Positive | None = 1.0
     validate_every: Count | None = None
     checkpoint_every: Count | None = None
     keep: Count = 2
+    save_in_background: bool = True
+    """Train on while a checkpoint is written, from a copy in memory; false for less memory and more waiting."""
     wandb: str | None = None
 
     def trainer(self, seed: int) -> "Trainer.Config":
@@ -150,5 +155,6 @@ class Training(Settings):
             validate_every=self.validate_every,
             checkpoint_every=self.checkpoint_every,
             keep=self.keep,
+            save_in_background=self.save_in_background,
             wandb=self.wandb,
         )

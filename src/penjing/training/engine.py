@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from penjing.errors import TrainingError
 from penjing.training.adamw import AdamW
@@ -144,35 +143,6 @@ def count_tokens(batch: Batch) -> int:
     """How many tokens of a batch are not padding."""
     documents = getattr(batch, "documents", None)
     return batch.tokens.numel() if documents is None else int((documents >= 0).sum())
-
-
-def recompute_activations(model: nn.Module) -> Callable[[], None]:
-    """Gradient checkpointing: each block keeps only its input, and runs again when its gradient is wanted.
-
-    Memory for activations falls from all layers' to one layer's, at the price of a second forward pass.
-    Source: Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016, arXiv:1604.06174.
-
-    Returns:
-        What undoes it.
-    """
-    blocks = blocks_of(model)
-
-    def wrap(forward: Callable[..., Any]) -> Callable[..., Any]:
-        def again(*inputs: Any, **named: Any) -> Any:
-            if not torch.is_grad_enabled():
-                return forward(*inputs, **named)
-            return checkpoint(forward, *inputs, use_reentrant=False, **named)
-
-        return again
-
-    for block in blocks:
-        block.forward = wrap(block.forward)
-
-    def undo() -> None:
-        for block in blocks:
-            del block.forward
-
-    return undo
 
 
 def compile_blocks(model: nn.Module) -> Callable[[], None]:

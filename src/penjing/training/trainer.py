@@ -29,7 +29,7 @@ from penjing.errors import ConfigError, DataError, TrainingError
 from penjing.training import identity, randomness
 from penjing.training.adamw import AdamW
 from penjing.training.budget import Budget, Spent
-from penjing.training.checkpoints import Checkpoint, check_savable
+from penjing.training.checkpoints import Checkpoint
 from penjing.training.crew import Crew
 from penjing.training.engine import (
     Engine,
@@ -37,7 +37,6 @@ from penjing.training.engine import (
     compile_blocks,
     count_tokens,
     origins,
-    recompute_activations,
 )
 from penjing.training.interfaces import Batch, Loader, Result
 from penjing.training.interrupt import Interrupt
@@ -47,6 +46,8 @@ from penjing.training.muon import Muon
 from penjing.training.objectives import Objective
 from penjing.training.plots import plot_run
 from penjing.training.progress import choose_display, duration
+from penjing.training.recomputation import mode_of, recompute_activations
+from penjing.training.saving import check_savable
 from penjing.training.schedules import WSD, Schedule
 
 _CHECKPOINT_SECONDS = 300.0
@@ -78,8 +79,9 @@ class Trainer:
         """Where: "cpu", "cuda", "mps", or "auto"."""
         compile: bool = False
         """Compile the blocks with torch.compile: slow to start, faster afterwards."""
-        gradient_checkpointing: bool = False
-        """Keep only the blocks' inputs and compute the rest again: less memory, more time."""
+        gradient_checkpointing: str | bool = "none"
+        """What blocks compute again for the backward pass, to save memory: "none"; "selective", all but the results of
+        linear maps and of attention; "full", everything. True stands for "full", false for "none"."""
         seed: int = 0
         """Starts the random generators (dropout)."""
         validate_every: int | None = None
@@ -92,6 +94,8 @@ class Trainer:
         """How many of the newest checkpoints to keep, besides the best."""
         keep_every: int | None = None
         """Keep every checkpoint whose steps are a multiple of this, too."""
+        save_in_background: bool = True
+        """Train on while a checkpoint is written, from a copy in memory of weights and optimizer; else wait for it."""
         save_dtype: str = "fp32"
         """The final model's precision, "fp32" or "bf16"."""
         display: str = "auto"
@@ -110,6 +114,7 @@ class Trainer:
                 raise ConfigError(f"clip is {self.clip}; it must be more than 0, or none at all")
             if self.save_dtype not in _DTYPES:
                 raise ConfigError(f"save_dtype is '{self.save_dtype}'; it is 'fp32' or 'bf16'")
+            mode_of(self.gradient_checkpointing)
 
         def build(self, model: nn.Module, objective: Objective, loader: Loader, out: Path, **more: Any) -> "Trainer":
             """A trainer; `more` is what `Trainer` takes besides."""
@@ -154,7 +159,11 @@ class Trainer:
         self._crew = crew or Crew()
         self._display = choose_display(config.display if self._crew.first else "quiet", console)
         self._checkpoints = self._crew.checkpoints(
-            out / "checkpoints", config.keep, self._display.say, keep_every=config.keep_every
+            out / "checkpoints",
+            config.keep,
+            self._display.say,
+            keep_every=config.keep_every,
+            background=config.save_in_background,
         )
         self._saved: Checkpoint | None = None
         self._saved_at = 0.0
@@ -182,6 +191,7 @@ class Trainer:
             self._clock = time.perf_counter()
             self._identity = self._describe()  # of the whole model, before it is divided
             stack.callback(self._display.close)
+            stack.callback(self._checkpoints.close)
             saved = self._checkpoints.newest()
             engine = self._build_engine(saved)
             stack.callback(engine.weights.restore)
@@ -191,8 +201,7 @@ class Trainer:
                 self._crew.seed(self.config.seed, 0)
             self._journal = self._open_journal()
             stack.callback(self._journal.close)
-            if self.config.gradient_checkpointing:
-                stack.callback(recompute_activations(self.model))
+            stack.callback(recompute_activations(self.model, self.config.gradient_checkpointing))
             if self.config.compile:
                 stack.callback(compile_blocks(self.model))
             self.model.train()
@@ -203,6 +212,8 @@ class Trainer:
                     self._after_step(engine)
                 return self._finish(engine, self._stop)
             except NotFinite as error:
+                self._checkpoints.close()
+                self._look_at_saves()
                 good = (
                     f"the last good checkpoint is {self._saved.path}" if self._saved else "there is no checkpoint yet"
                 )
@@ -338,6 +349,7 @@ class Trainer:
 
     def _after_step(self, engine: Engine) -> None:
         config, step = self.config, int(self._spent.steps)
+        self._look_at_saves()
         self._score = None
         tenth, self._tenth = self._tenth, int(self._progress * 10)
         due = step % config.validate_every == 0 if config.validate_every else self._tenth > tenth
@@ -402,9 +414,13 @@ class Trainer:
             "penjing": __version__,
             "torch": str(torch.__version__),
         }
-        self._saved = self._checkpoints.save(self.model, self._tokenizer, engine, record)
+        self._checkpoints.save(self.model, self._tokenizer, engine, record)
         self._look_at_clock()
         self._saved_at = self._spent.seconds
+
+    def _look_at_saves(self, wait: bool = False) -> None:
+        """Takes note of a checkpoint that has become whole, and raises what one has failed by."""
+        self._saved = self._checkpoints.settled(wait) or self._saved
 
     # --- the end ---------------------------------------------------------------------------------------------------
 
@@ -412,8 +428,10 @@ class Trainer:
         late = bool(self._validate) and not interrupted and self._validated != self._spent.steps
         if late:  # the budget ran out while something else was done after the last step
             self._run_validation(engine)
+        self._look_at_saves(wait=True)
         if late or not self._saved or self._saved.step < self._spent.steps:
             self._save(engine)
+            self._look_at_saves(wait=True)
         assert self._saved
         told = f"{self._spent.steps:,.0f} steps, {self._spent.tokens:,.0f} tokens, {duration(self._spent.seconds)}"
         if interrupted:
