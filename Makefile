@@ -50,6 +50,7 @@ docs-serve: .venv/installed-docs ## read the learning path in a browser
 
 .venv/installed-dev: .venv/installed
 	$(PIP) -e '.[dev]'
+	$(PIP) --no-deps mup   # what else it asks for is for its plots
 	@touch $@
 
 .venv/installed-docs: .venv/installed

@@ -13,7 +13,8 @@ Regularization", 2017, arXiv:1711.05101, algorithm 2. `adamw_reference` is the a
 PyTorch's fused kernel of it, which touches each number once (20 times as fast on a CPU as an operation at a time).
 """
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,8 +40,12 @@ class AdamW(torch.optim.Optimizer):
         """Keeps weights that have hardly any gradient from stepping wildly."""
         weight_decay: float = 0.1
         """How fast matrices shrink, per unit of learning rate."""
+        rates: Mapping[str, float] | None = None
+        """Factors on the learning rates of single parameters, by name; others have 1. Decay in a step stays as it is.
+        """
 
         def __post_init__(self) -> None:
+            check_rates(self.rates)
             if self.learning_rate < 0 or self.weight_decay < 0 or self.eps < 0:
                 raise ConfigError("AdamW's learning_rate, weight_decay and eps must not be negative")
             if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
@@ -51,23 +56,21 @@ class AdamW(torch.optim.Optimizer):
             return AdamW(self.groups((parameters or trainable(model)).items()))
 
         def groups(self, parameters: Iterable[tuple[str, Tensor]]) -> list[dict[str, Any]]:
-            """Parameter groups: matrices, which decay, and vectors, which do not."""
-            named = list(parameters)
+            """Parameter groups: matrices, which decay, then vectors, which do not; one for each learning rate."""
+            by_kind: dict[tuple[bool, float], list[Tensor]] = defaultdict(list)
+            for name, parameter in parameters:
+                by_kind[parameter.ndim < 2, (self.rates or {}).get(name, 1.0)].append(parameter)
             return [
                 {
                     "params": members,
                     "method": "adamw",
-                    "lr": self.learning_rate,
-                    "peak": self.learning_rate,
+                    "lr": self.learning_rate * factor,
+                    "peak": self.learning_rate * factor,
                     "betas": tuple(self.betas),
                     "eps": self.eps,
-                    "weight_decay": decay,
+                    "weight_decay": 0.0 if vectors else self.weight_decay / factor,
                 }
-                for members, decay in (
-                    ([p for _, p in named if p.ndim >= 2], self.weight_decay),
-                    ([p for _, p in named if p.ndim < 2], 0.0),
-                )
-                if members
+                for (vectors, factor), members in sorted(by_kind.items(), key=lambda item: item[0][0])
             ]
 
     def __init__(self, groups: list[dict[str, Any]]):
@@ -129,6 +132,13 @@ def adamw_reference(
         weight.mul_(1 - learning_rate * config.weight_decay)
     size = (square / (1 - beta2**step)).sqrt_().add_(config.eps)
     weight.addcdiv_(mean / (1 - beta1**step), size, value=-learning_rate)
+
+
+def check_rates(rates: Mapping[str, float] | None) -> None:
+    """Refuses factors of learning rates that are not above 0."""
+    for name, factor in (rates or {}).items():
+        if not 0 < factor < float("inf"):
+            raise ConfigError(f"the learning rate's factor for '{name}' is {factor}; it must be a number above 0")
 
 
 def trainable(model: nn.Module) -> dict[str, Tensor]:

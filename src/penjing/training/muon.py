@@ -22,6 +22,7 @@ Departs from them: matrices of one shape are orthogonalized in one batched produ
 """
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,7 +32,7 @@ from torch import Tensor, nn
 
 from penjing.device import PRECISIONS, choose_precision
 from penjing.errors import ConfigError, nearest
-from penjing.training.adamw import AdamW, adamw_step, trainable
+from penjing.training.adamw import AdamW, adamw_step, check_rates, trainable
 from penjing.training.weights import local, piece_of, whole
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -57,8 +58,11 @@ class Muon(torch.optim.Optimizer):
         """What Newton-Schulz computes in: "fp32", "bf16", or "auto" for what measures faster. Momentum is fp32."""
         adamw: AdamW.Config = field(default_factory=lambda: AdamW.Config(learning_rate=5e-3))
         """For embeddings, head, norms and biases."""
+        rates: Mapping[str, float] | None = None
+        """Factors on the learning rates of single hidden matrices, by name; others have 1. Decay stays as it is."""
 
         def __post_init__(self) -> None:
+            check_rates(self.rates)
             if self.learning_rate < 0 or self.weight_decay < 0 or not 0 <= self.momentum < 1 or self.iterations < 1:
                 raise ConfigError(
                     "Muon's learning_rate and weight_decay must not be negative, "
@@ -75,22 +79,24 @@ class Muon(torch.optim.Optimizer):
             named = parameters or trainable(model)
             hidden = hidden_matrices(model) & named.keys()
             groups = self.adamw.groups((name, p) for name, p in named.items() if name not in hidden)
-            if hidden:
-                members = [p for name, p in named.items() if name in hidden]
-                groups.insert(
-                    0,
-                    {
-                        "params": members,
-                        "method": "muon",
-                        "lr": self.learning_rate,
-                        "peak": self.learning_rate,
-                        "momentum": self.momentum,
-                        "weight_decay": self.weight_decay,
-                        "iterations": self.iterations,
-                        "dtype": choose_precision(self.precision, members[0].device)[0],
-                    },
-                )
-            return Muon(groups)
+            by_rate: dict[float, list[Tensor]] = defaultdict(list)
+            for name, parameter in named.items():
+                if name in hidden:
+                    by_rate[(self.rates or {}).get(name, 1.0)].append(parameter)
+            muons = [
+                {
+                    "params": members,
+                    "method": "muon",
+                    "lr": self.learning_rate * factor,
+                    "peak": self.learning_rate * factor,
+                    "momentum": self.momentum,
+                    "weight_decay": self.weight_decay / factor,
+                    "iterations": self.iterations,
+                    "dtype": choose_precision(self.precision, members[0].device)[0],
+                }
+                for factor, members in by_rate.items()
+            ]
+            return Muon(muons + groups)
 
     def __init__(self, groups: list[dict[str, Any]]):
         super().__init__(groups, {})

@@ -2,7 +2,8 @@
 
 `points` reads finished runs; `parametric` fits Chinchilla's and Kaplan's formulas to them; `compute_optimal` finds the
 best size for a budget without a formula; `plan` turns a law into a plan for a run; `ladder` trains small runs, fits
-them, and holds the prediction for a larger one against what it really does.
+them, and holds the prediction for a larger one against what it really does. `transfer` fits the learning rates of a
+small model to a wider one; it needs PyTorch, and is imported by itself.
 """
 
 from penjing.training.scaling_laws.compute_optimal import PowerLaw, envelope, isoflop
