@@ -3,6 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
+from penjing.errors import ConfigError
 from penjing.stages.settings import Model, Training
 from penjing.training.adamw import AdamW
 from penjing.training.muon import Muon
@@ -46,3 +47,26 @@ def test_gradient_checkpointing_has_three_values_and_the_two_of_older_recipes(se
 def test_shapes_begin_at_one(wrong):
     with pytest.raises(ValidationError):
         Model(**{"width": 8, "layers": 1, "heads": 1, **wrong})
+
+
+def test_a_tuned_width_names_a_like_model():
+    """Heads 32 wide as here; key and value heads and the perceptron in proportion; unnamed, there is none."""
+    shape = Model(width=256, layers=3, heads=8, kv_heads=4, hidden=640, context=64, tuned_width=64)
+    assert shape.tuned() == Model(width=64, layers=3, heads=2, kv_heads=1, hidden=160, context=64)
+    assert Model(width=256, layers=3, heads=8).tuned() is None
+    assert Model(width=256, layers=3, heads=8).transfer(300) is None
+    assert Model(width=192, layers=1, heads=6, kv_heads=2, tuned_width=96).tuned().kv_heads == 1
+
+
+@pytest.mark.parametrize(("family", "tied"), [("gpt2", True), ("llama", True), ("qwen3", False)])
+def test_factors_are_for_the_model_that_is_built(family, tied):
+    """Every family: named as its parameters are; hidden matrices at 1/2, twice as wide."""
+    shape = Model(family=family, width=64, layers=1, heads=2, hidden=160, context=64, tied=tied, tuned_width=32)
+    model, rule = shape.config(300).build(), shape.transfer(300)
+    assert rule.factors.keys() == dict(model.named_parameters()).keys()
+    assert rule.factors["blocks.0.mixer.output.weight"].adamw == 0.5
+
+
+def test_a_width_that_heads_do_not_make_up_is_refused():
+    with pytest.raises(ConfigError, match="tuned_width is 48, no multiple of the width of a head, 32"):
+        Model(width=256, layers=3, heads=8, tuned_width=48).tuned()

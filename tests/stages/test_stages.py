@@ -11,6 +11,7 @@ from rich.console import Console
 
 import penjing
 from penjing.data import shards
+from penjing.errors import ConfigError
 from penjing.evaluation import skills
 from penjing.recipe import Recipe, Stage, Workshop
 from penjing.stages import training
@@ -19,6 +20,7 @@ from penjing.stages.evaluation import Evaluate
 from penjing.stages.settings import Model, Training
 from penjing.stages.training import Instruct, Pretrain
 from penjing.tokenizer import Tokenizer
+from penjing.training.trainer import Trainer
 from tests.data.conftest import BYTES
 
 TOKENIZER = Tokenizer.around(BYTES)
@@ -153,3 +155,37 @@ def test_measuring_uses_the_device_that_training_uses(tmp_path, monkeypatch):
     measured = stages["measure"].run(workshop(tmp_path, stages, "measure"))
     assert devices == ["cuda", "cuda"]
     assert measured["bits_per_byte"] > 0
+
+
+def test_a_tuned_width_reaches_the_first_weights_and_the_optimizer(tmp_path, monkeypatch, novel):
+    """Twice as wide: the final gain starts at 1/2, hidden matrices with Muon at 1 / sqrt(2) of the rate."""
+    monkeypatch.setattr(Tokenizer, "train", lambda *_, **__: TOKENIZER)
+    shape = MODEL.model_copy(update={"hidden": 32, "tuned_width": 8})
+    stages = {
+        "tokenizer": TokenizerStage(vocab=259),
+        "shards": Shards(validation=0.3),
+        "pretrain": Pretrain(model=shape, training=TRAINING, row=8, validation_tokens=8),
+    }
+    seen: dict[str, Any] = {}
+
+    class Stop(Exception):
+        pass
+
+    def build(config: Any, model: Any, *_: Any, **__: Any) -> None:
+        seen.update(optimizer=config.optimizer, model=model)
+        raise Stop
+
+    monkeypatch.setattr(Trainer.Config, "build", build)
+    for name in ("tokenizer", "shards"):
+        stages[name].run(workshop(tmp_path, stages, name, novel))
+    stages["pretrain"].check()
+    with pytest.raises(Stop):
+        stages["pretrain"].run(workshop(tmp_path, stages, "pretrain", novel))
+    assert seen["model"].norm.weight.unique().tolist() == [0.5]
+    assert seen["optimizer"].rates["blocks.0.mixer.query.weight"] == pytest.approx(0.5**0.5)
+    assert seen["optimizer"].adamw.rates == {"norm.weight": 0.5}
+
+
+def test_a_tuned_width_that_cannot_be_is_refused_before_the_first_stage():
+    with pytest.raises(ConfigError, match="tuned_width is 12"):
+        Pretrain(model=MODEL.model_copy(update={"tuned_width": 12}), training=TRAINING).check()

@@ -1,13 +1,15 @@
-"""`penjing scaling`: fit a law to runs, plan a run by a law, and train a ladder of runs to see a law hold."""
+"""`penjing scaling`: fit a law to runs, plan a run by it, fit learning rates to a width, see a law hold on a ladder."""
 
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from penjing.stages.settings import Model, Training
     from penjing.training.scaling_laws import Chinchilla, Points
 
 app = typer.Typer(help="Scaling laws: what loss a size and a text will give.", no_args_is_help=True)
@@ -15,6 +17,7 @@ app = typer.Typer(help="Scaling laws: what loss a size and a text will give.", n
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
 _Runs = Annotated[Path, typer.Argument(help="CSV of runs: loss, and two of parameters, tokens, flops.")]
 _Drop = Annotated[int, typer.Option(min=0, help="Leave out so many runs of highest loss.")]
+_WIDEST = 2**20
 _Resamples = Annotated[int, typer.Option(min=20, help="Bootstrap fits, for the intervals.")]
 
 
@@ -200,6 +203,148 @@ def _short(value: float) -> str:
         if value >= size:
             return f"{value / size:.3g}{unit}"
     return f"{value:.3g}"
+
+
+@app.command("transfer")
+def transfer(
+    width: Annotated[int, typer.Option(min=1, max=_WIDEST, help="The width of the model to train.")],
+    tuned_width: Annotated[
+        int | None, typer.Option(min=1, max=_WIDEST, help="The width of the model whose learning rates are known.")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Its learning rate: of hidden matrices with Muon, of everything with AdamW.")
+    ] = None,
+    adamw_learning_rate: Annotated[
+        float | None, typer.Option(help="Its learning rate of what Muon leaves to AdamW; by default the same.")
+    ] = None,
+    weight_decay: Annotated[float, typer.Option(min=0, help="Its weight decay.")] = 0.1,
+    optimizer: Annotated[Literal["muon", "adamw"], typer.Option(help="What it was trained with.")] = "muon",
+    family: Annotated[Literal["gpt2", "llama", "qwen3"], typer.Option(help="What both models are.")] = "llama",
+    tied: Annotated[bool, typer.Option(help="Whether the head is the embedding.")] = True,
+    recipe: Annotated[
+        str | None, typer.Option(help="A recipe that says all this of the tuned model, instead of options.")
+    ] = None,
+    json: _Json = False,
+) -> None:
+    """Fit the learning rates of a small model to a wider one by muP, so that only the small one needs to be tuned.
+
+    Training does it by itself where a recipe's model has a tuned_width. Batch, steps and layers are as in both.
+
+    Examples:
+    \b
+      $ penjing scaling transfer --width 1024 --tuned-width 128 --learning-rate 0.01
+      $ penjing scaling transfer --width 768 --tuned-width 64 --learning-rate 0.004 --optimizer adamw --json
+      $ penjing scaling transfer --width 512 --recipe tiny-chat
+    """
+    from json import dumps
+    from math import gcd
+
+    from rich.console import Console
+
+    from penjing.errors import ConfigError
+    from penjing.stages.settings import Model, Training
+
+    if recipe is not None:
+        if tuned_width is not None or learning_rate is not None or adamw_learning_rate is not None:
+            raise ConfigError("a recipe names the tuned width and its learning rates: leave out the options that do")
+        shape, training = _tuned_by(recipe)
+    elif tuned_width is None or learning_rate is None:
+        raise ConfigError("give --tuned-width and --learning-rate of the model that was tuned, or a --recipe")
+    else:
+        for name, rate in (("learning rate", learning_rate), ("AdamW learning rate", adamw_learning_rate)):
+            if rate is not None and not 0 < rate < float("inf"):
+                raise ConfigError(f"the {name} is {rate:g}; it must be a number above 0")
+        heads = tuned_width // gcd(width, tuned_width, 64)
+        shape = Model(family=family, width=tuned_width, layers=1, heads=heads, tied=tied)
+        training = Training(
+            optimizer=optimizer,
+            learning_rate=learning_rate,
+            adamw_learning_rate=adamw_learning_rate,
+            weight_decay=weight_decay,
+            steps=1,
+        )
+    rows = _fitted(shape, training, width)
+    found = {"tuned_width": shape.width, "width": width, "optimizer": training.optimizer, "weights": rows}
+    if json:
+        typer.echo(dumps(found))
+        return
+    _show_fitted(Console(highlight=False), found)
+
+
+def _tuned_by(recipe: str) -> "tuple[Model, Training]":
+    """The model of a recipe's pretrain stage, and how it is trained."""
+    from penjing.errors import ConfigError
+    from penjing.recipe import Recipe
+    from penjing.stages import KINDS
+    from penjing.stages.training import Pretrain
+
+    chosen = Recipe.read(recipe, KINDS, [])
+    stage = next((stage for stage in chosen.stages.values() if isinstance(stage, Pretrain)), None)
+    if stage is None:
+        raise ConfigError(f"the recipe '{chosen.name}' has no pretrain stage")
+    return stage.model.tuned() or stage.model, stage.training
+
+
+def _fitted(shape: "Model", training: "Training", width: int) -> list[dict[str, Any]]:
+    """Learning rate, decay and factors of each kind of weight; kinds that have all of them in common are together."""
+    from dataclasses import replace
+
+    import torch
+
+    from penjing.errors import ConfigError
+    from penjing.training.muon import Muon
+
+    if shape.heads * width % shape.width:
+        raise ConfigError(
+            f"width is {width}, no multiple of the width of a head, {shape.width / shape.heads:g}: "
+            "both models need heads of the same width"
+        )
+    size: dict[str, int | None] = {
+        "width": width,
+        "heads": shape.heads * width // shape.width,
+        "tuned_width": shape.width,
+    }
+    for name in ("kv_heads", "hidden"):
+        known = getattr(shape, name)
+        size[name] = known if known is None else max(1, round(known * width / shape.width))
+    wanted = shape.model_copy(update=size)
+    rule = wanted.transfer(vocab=1)
+    with torch.device("meta"):
+        model = wanted.config(vocab=1).build()
+    assert rule is not None
+    optimizer = rule.optimizer(training.trainer(seed=0).optimizer)
+    if isinstance(optimizer, Muon.Config):
+        optimizer = replace(optimizer, precision="fp32")  # nothing is computed, so nothing to be measured
+    groups = {id(weight): group for group in optimizer.build(model).param_groups for weight in group["params"]}
+    kinds: dict[tuple[Any, ...], dict[str, None]] = {}
+    for name, weight in model.named_parameters():
+        group, factors = groups[id(weight)], rule.factors[name]
+        factor = factors.muon if group["method"] == "muon" else factors.adamw
+        numbers = (group["peak"], factor, group["weight_decay"], factors.initial)
+        kind = (group["method"], *(float(f"{number:.9g}") for number in numbers))  # equal but for rounding is equal
+        kinds.setdefault(kind, {})[re.sub(r"^blocks\.\d+\.|\.weight$", "", name)] = None
+    keys = ("optimizer", "learning_rate", "learning_rate_factor", "weight_decay", "initial_factor")
+    return [{"weights": list(names), **dict(zip(keys, kind, strict=True))} for kind, names in kinds.items()]
+
+
+def _show_fitted(console: "Console", found: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    console.print(f"Learning rates of width {found['tuned_width']}, fitted to width {found['width']}:")
+    table = Table("weights", box=None)
+    for head in ("by", "learning rate", "factor", "decay", "first weights"):
+        table.add_column(head, justify="right", no_wrap=True)
+    names = {"muon": "Muon", "adamw": "AdamW"}
+    for row in found["weights"]:
+        numbers = [f"{row['learning_rate']:.4g}", f"x {row['learning_rate_factor']:.4g}", f"{row['weight_decay']:.4g}"]
+        by = names[row["optimizer"]]
+        table.add_row(", ".join(row["weights"]), by, *numbers, f"x {row['initial_factor']:.4g}")
+    console.print(table)
+    console.print(
+        f"\nTraining does this by itself: in a recipe's model, width = {found['width']} and "
+        f"tuned_width = {found['tuned_width']}; learning rates as tuned.",
+        soft_wrap=True,
+    )
 
 
 @app.command("run")

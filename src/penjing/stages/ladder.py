@@ -35,7 +35,8 @@ class Ladder(Stage):
     """Trains every size on every number of tokens, fits Chinchilla's law, predicts a larger run, and trains it."""
 
     model: Model
-    """What the models have in common; width, layers and heads are the sizes' own."""
+    """What the models have in common; width, layers and heads are the sizes' own. With `tuned_width` each has learning
+    rates fitted to its width; without, all have the same."""
     training: Training
     """How each is trained; its budget is the number of tokens."""
     sizes: Annotated[tuple[Size, ...], Field(min_length=2)]
@@ -55,6 +56,7 @@ class Ladder(Stage):
         for size in (*self.sizes, self.larger):
             with torch.device("meta"):
                 self._model(size).config(vocab=1).build()
+            self._model(size).transfer(vocab=1)
         for tokens in self.tokens:
             self._training(tokens).trainer(seed=0)
         if len(self.sizes) * len(self.tokens) < 7:

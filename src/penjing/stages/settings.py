@@ -4,10 +4,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from penjing.errors import ConfigError
 from penjing.settings import Count, Fraction, Settings
 
 if TYPE_CHECKING:
     from penjing.models.language_model import LanguageModel
+    from penjing.training.scaling_laws.transfer import Transfer
     from penjing.training.trainer import Trainer
 
 _Positive = Annotated[float, Field(gt=0)]
@@ -34,6 +36,40 @@ class Model(Settings):
     init_std: _Amount = 0.02
     zero_outputs: bool = False
     """Start with blocks that write nothing."""
+    tuned_width: Count | None = None
+    """Width of a like model that the learning rates are good for; they and the first weights are then fitted to this
+    one by muP (`penjing.training.scaling_laws.transfer`). By default they are taken as they are."""
+
+    def tuned(self) -> "Model | None":
+        """The like model that the learning rates are good for, if one is named.
+
+        It has heads of the same width; the rest of its widths are in proportion, as far as whole numbers can be.
+
+        Raises:
+            ConfigError: heads of that width do not make up its width.
+        """
+        if self.tuned_width is None:
+            return None
+        if self.heads * self.tuned_width % self.width:
+            raise ConfigError(
+                f"tuned_width is {self.tuned_width}, no multiple of the width of a head, {self.width / self.heads:g}: "
+                "both models need heads of the same width"
+            )
+        heads = self.heads * self.tuned_width // self.width
+        kv_heads = self.kv_heads
+        if kv_heads is not None:
+            kv_heads = max(1, round(kv_heads * self.tuned_width / self.width))
+            kv_heads = kv_heads if heads % kv_heads == 0 else heads
+        hidden = None if self.hidden is None else max(1, round(self.hidden * self.tuned_width / self.width))
+        shape = {"width": self.tuned_width, "heads": heads, "kv_heads": kv_heads, "hidden": hidden}
+        return self.model_copy(update={**shape, "tuned_width": None})
+
+    def transfer(self, vocab: int) -> "Transfer | None":
+        """What is done to learning rates and first weights for a vocabulary of that size; None: nothing."""
+        from penjing.training.scaling_laws.transfer import transfer
+
+        tuned = self.tuned()
+        return None if tuned is None else transfer(tuned.config(vocab), self.config(vocab))
 
     def config(self, vocab: int) -> "LanguageModel.Config":
         """The model's composition for a vocabulary of that size."""

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from penjing.data.packing import Tokens
     from penjing.models.language_model import LanguageModel
     from penjing.tokenizer import Tokenizer
+    from penjing.training.scaling_laws.transfer import Transfer
 
 _SAMPLE_TOKENS = 60
 _WORTH_PROCESSES = 5_000
@@ -45,6 +47,7 @@ class Pretrain(Stage):
 
         with torch.device("meta"):
             self.model.config(vocab=1).build()
+        self.model.transfer(vocab=1)
         self.training.trainer(seed=0)
         if self.row is not None and self.row > self.model.context:
             raise ConfigError(f"row is {self.row}, and the model's context only {self.model.context}")
@@ -154,12 +157,16 @@ def train_on_shards(
     train, held_out = (Tokens.open(shards / name, tokenizer) for name in ("train", "validation"))
     model = shape.config(tokenizer.vocab_size).build()
     model.initialise(torch.Generator().manual_seed(workshop.recipe.seed))
-    workshop.output.print(f"  {model.parameter_count():,} parameters ({shape.family})")
+    rule = shape.transfer(tokenizer.vocab_size)
+    if rule is not None:
+        rule.scale(model)
+    fitted = "" if rule is None else f", learning rates fitted from width {shape.tuned_width} to {shape.width}"
+    workshop.output.print(f"  {model.parameter_count():,} parameters ({shape.family}){fitted}")
     share = _share(workshop, model, training.batch, row)
     loader = PackedLoader.Config(context=row, seed=workshop.recipe.seed, packing=packing, **share).build(train)
     validate = _validation(list(_spread(held_out, validation_tokens, row, training.batch)))
     sample = None if prompt is None else _continuing(tokenizer, prompt)
-    result = _train(workshop, training, model, tokenizer, loader, validate, sample)
+    result = _train(workshop, training, model, tokenizer, loader, validate, sample, rule)
     return {"parameters": model.parameter_count(), "epochs": loader.epoch, **result}
 
 
@@ -180,11 +187,15 @@ def _train(
     loader: "Loader",
     validate: Callable[[Any], Mapping[str, float]],
     sample: Callable[[Any], str] | None,
+    rule: "Transfer | None" = None,
 ) -> dict[str, Any]:
     """Next-token training into the stage's folder, from where an interrupted one stopped."""
     from penjing.training.objectives import next_token
 
-    trainer = training.trainer(workshop.recipe.seed).build(
+    config = training.trainer(workshop.recipe.seed)
+    if rule is not None:
+        config = replace(config, optimizer=rule.optimizer(config.optimizer))
+    trainer = config.build(
         model,
         next_token,
         loader,

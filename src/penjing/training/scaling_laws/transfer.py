@@ -38,7 +38,6 @@ Departs from them: the head starts at random, not as zero.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import torch
 from torch import nn
@@ -49,8 +48,6 @@ from penjing.nn.attention import Attention
 from penjing.nn.norms import OffsetRMSNorm
 from penjing.training.adamw import AdamW
 from penjing.training.muon import Muon, hidden_matrices, update_scale
-
-Optimizer = TypeVar("Optimizer", AdamW.Config, Muon.Config)
 
 
 @dataclass(frozen=True)
@@ -76,7 +73,7 @@ class Transfer:
 
     factors: dict[str, Factors]
 
-    def optimizer(self, tuned: Optimizer) -> Optimizer:
+    def optimizer(self, tuned: AdamW.Config | Muon.Config) -> AdamW.Config | Muon.Config:
         """The optimizer found best for the tuned model, for this one."""
         adamw = {name: each.adamw for name, each in self.factors.items() if each.adamw != 1}
         if isinstance(tuned, AdamW.Config):
