@@ -50,7 +50,7 @@ _SILENCE = timedelta(minutes=30)
 class Team(Crew):
     """This process and the others."""
 
-    same_signal_within = 1.0
+    same_signal_within = 5.0  # Slurm tells torchrun and the processes, and torchrun tells these once more
 
     def __init__(self, parallel: Parallel, device: torch.device, store: Store):
         self.parallel = parallel
@@ -201,7 +201,8 @@ def _meet(rank: int, patience: float, again: bool = False) -> Store:
             f"process {rank} cannot reach the others at {address}:{port} ({reason}); "
             "look at MASTER_ADDR, MASTER_PORT and firewalls"
         ) from None
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # elastic restarts meet in the same store
+    # restarts meet in the same store if it is torchrun's; else in a new one, and then the nodes' counts may differ
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if hosted_by_torchrun else "0"
     run = os.environ.get("TORCHELASTIC_RUN_ID", "run")
     return PrefixStore(f"penjing/{run}/{attempt}", store)
 
