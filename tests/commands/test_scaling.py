@@ -87,6 +87,7 @@ def test_what_cannot_be_is_said(tmp_path):
     for arguments, error, words in (
         (["fit", "nowhere.csv"], DataError, "cannot read nowhere.csv"),
         (["plan"], ConfigError, "give a budget"),
+        (["plan", "--flops", "1e20", "--drop-highest", "3"], ConfigError, "give them with --points"),
         (["transfer", "--width", "64"], ConfigError, "give --tuned-width and --learning-rate"),
         (["transfer", *wide, "--learning-rate", "nan"], ConfigError, "learning rate is nan; it must be a number above"),
         (["transfer", *wide, "--recipe", "tiny-chat"], ConfigError, "leave out the options"),

@@ -229,3 +229,56 @@ def test_a_plan_without_a_budget_or_a_machine_is_refused():
             Machine(**{"flops_per_second": 1e12, **wrong})
     with pytest.raises(ConfigError, match="the price is -1"):
         Machine(1e12, price=-1)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "it has: nothing"),
+        ("parameters;tokens;loss\n1;2;3\n", "columns are separated by commas"),
+        ("loss,loss,N,D\n1,2,3,4\n", "several columns 'loss'"),
+        ("N,D,loss\n1e300,1,3\n", "line 2: parameters is 1e300; no run has more than 1e\\+40"),
+        ("\n\nN,D,loss\n1,2,3\n\n1,2,-3\n", "line 6: loss is -3; it must be a finite number above 0"),
+        ("N,C,loss\n1,-2,3\n", "flops is -2; it must be a finite number above 0"),
+        ("N,D,loss\n", "a header and no runs"),
+    ],
+)
+def test_a_table_that_is_none_is_refused_by_line(tmp_path, text, words):
+    (tmp_path / "runs.csv").write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=words):
+        Points.read(tmp_path / "runs.csv")
+
+
+def test_what_is_no_file_of_runs_is_refused(tmp_path, monkeypatch):
+    with pytest.raises(DataError, match="cannot read"):
+        Points.read(tmp_path)
+    monkeypatch.setattr("penjing.training.scaling_laws.points._LARGEST_FILE", 30)
+    (tmp_path / "runs.csv").write_text("N,D,loss\n" + "1,2,3\n" * 4, encoding="utf-8")
+    with pytest.raises(DataError, match="longer than 30 characters"):
+        Points.read(tmp_path / "runs.csv")
+
+
+@pytest.mark.parametrize(("sign", "what"), [((1, -1), "parameters"), ((-1, 1), "tokens")])
+def test_runs_whose_loss_does_not_fall_have_no_law(sign, what):
+    """Loss that rises with one of the two; the other falls as it should."""
+    n, d = (a.ravel() for a in np.meshgrid(np.geomspace(1e6, 1e8, 4), np.geomspace(1e7, 1e9, 4)))
+    points = Points.of(n, d, 2 + 0.1 * np.log(n / 1e5) * sign[0] + 0.1 * np.log(d / 1e6) * sign[1])
+    with pytest.raises(DataError, match=f"does not fall with more {what}"):
+        fit(points, Chinchilla)
+
+
+@pytest.mark.parametrize("flops", [float("inf"), float("nan"), 0.0, -1.0, 1e-5, 1e300])
+def test_no_plan_for_a_budget_that_is_none(flops):
+    with pytest.raises(ConfigError, match="the budget is"):
+        plan(flops, Machine(1e15), *published())
+
+
+def test_no_plan_by_a_law_that_is_almost_flat_or_on_a_machine_that_never_ends():
+    flat = Chinchilla(E=1.0, A=400.0, B=1.0, alpha=0.002, beta=0.002)
+    with pytest.raises(ConfigError, match="no law for such a budget"):
+        plan(1e20, Machine(1e15), flat, [flat])
+    with pytest.raises(ConfigError, match="would never be done"):
+        plan(1e20, Machine(1e-300), *published())
+    for wrong in ({"flops_per_second": float("inf")}, {"flops_per_second": 1.0, "price": float("nan")}):
+        with pytest.raises(ConfigError):
+            Machine(**wrong)

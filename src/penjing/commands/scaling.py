@@ -143,6 +143,8 @@ def plan(
 
     if (flops is None) == (hours is None):
         raise ConfigError("give a budget: --flops 1e21, or --hours 24")
+    if points is None and drop_highest:
+        raise ConfigError("--drop-highest leaves out runs of your own: give them with --points")
     machine = Machine(_measured() if speed is None else speed, utilisation, devices, price)
     if points is None:
         law, laws = published()

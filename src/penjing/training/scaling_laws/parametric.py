@@ -31,6 +31,8 @@ from penjing.training.scaling_laws.points import FLOPS_PER_WEIGHT, Points
 
 DELTA = 1e-3
 """Beyond this difference of logarithms a run's error counts linearly."""
+_FLAT = 1e-3
+"""A power below this is none."""
 _STARTS = 12
 """How many of the grid's points the optimizer begins from: the best ones."""
 
@@ -64,9 +66,10 @@ class Chinchilla:
     def optimum(self, flops: Any) -> tuple[Any, Any]:
         """The parameters and the tokens on which to spend so many operations; arrays or numbers."""
         total = self.alpha + self.beta
-        g = (self.alpha * self.A / (self.beta * self.B)) ** (1 / total)
-        budget = np.asarray(flops, np.float64) / FLOPS_PER_WEIGHT
-        return g * budget ** (self.beta / total), budget ** (self.alpha / total) / g
+        log_g = (np.log(self.alpha * self.A) - np.log(self.beta * self.B)) / total
+        budget = np.log(np.asarray(flops, np.float64) / FLOPS_PER_WEIGHT)
+        with np.errstate(over="ignore"):  # the powers of a law that is almost flat are beyond all numbers
+            return np.exp(log_g + budget * self.beta / total), np.exp(budget * self.alpha / total - log_g)
 
     @classmethod
     def from_raw(cls, raw: Constants, n: float, d: float) -> "Chinchilla":
@@ -169,7 +172,7 @@ def fit(points: Points, law: type[L], *, delta: float = DELTA, start: L | None =
         start: constants to begin from, instead of a grid; for points that differ little from those that they fit.
 
     Raises:
-        DataError: too few runs, or all of one size or length; or no start led anywhere.
+        DataError: too few runs, or all of one size or length; loss does not fall with them; or no start led anywhere.
     """
     from scipy.optimize import minimize
 
@@ -194,7 +197,9 @@ def fit(points: Points, law: type[L], *, delta: float = DELTA, start: L | None =
     best = min(found, key=lambda result: float(result.fun))
     if not best.fun < 1e30:
         raise DataError(f"no {law.__name__} law fits these {len(points)} runs")
-    return Fit(law.from_raw(best.x, *centre), float(best.fun) / scale, len(points))
+    found_law = law.from_raw(best.x, *centre)
+    _refuse_flat(found_law, len(points))
+    return Fit(found_law, float(best.fun) / scale, len(points))
 
 
 _OPTIONS = {"maxiter": 2000, "maxfun": 10_000, "ftol": 1e-13, "gtol": 1e-9}
@@ -256,3 +261,11 @@ def _refuse_poor(points: Points, law: type[Chinchilla] | type[Kaplan]) -> None:
     for name, values in (("number of parameters", points.parameters), ("number of tokens", points.tokens)):
         if len(np.unique(values)) < 2:
             raise DataError(f"all runs have the same {name}; a law needs several")
+
+
+def _refuse_flat(law: Chinchilla | Kaplan, runs: int) -> None:
+    """A law without a slope has no best size."""
+    if isinstance(law, Chinchilla):
+        for power, what in ((law.alpha, "parameters"), (law.beta, "tokens")):
+            if power < _FLAT:
+                raise DataError(f"the loss of these {runs} runs does not fall with more {what}: no law follows")

@@ -11,6 +11,7 @@ LLM", 2024, arXiv:2401.02954, section 3.1. Loss depends little on the shape (Kap
 section 3.1), so a usual one is named: 64 times as wide as deep.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,8 @@ import numpy as np
 from penjing.errors import ConfigError
 from penjing.training.scaling_laws.parametric import Chinchilla, interval
 
+_LEAST, _MOST = 1e9, 1e36
+"""Budgets for which a plan makes sense."""
 _ASPECT = 64
 """Width for each layer."""
 _CENTRE = (20.559283, 23.553231)
@@ -48,10 +51,13 @@ class Machine:
     """What a device costs an hour, in any currency."""
 
     def __post_init__(self) -> None:
-        if not self.flops_per_second > 0 or self.devices < 1 or not 0 < self.utilisation <= 1:
-            raise ConfigError("a machine has a speed above 0, a utilisation of at most 1 and at least one device")
-        if self.price is not None and self.price < 0:
-            raise ConfigError(f"the price is {self.price}; it must not be negative")
+        if not 0 < self.flops_per_second < math.inf or self.devices < 1 or not 0 < self.utilisation <= 1:
+            raise ConfigError(
+                f"a machine has a speed above 0, a utilisation of at most 1 and at least one device; this one has "
+                f"{self.flops_per_second:g}, {self.utilisation:g} and {self.devices}"
+            )
+        if self.price is not None and not 0 <= self.price < math.inf:
+            raise ConfigError(f"the price is {self.price}; it must be a number and not negative")
 
     def hours(self, flops: float) -> float:
         """How long so many operations take."""
@@ -116,15 +122,27 @@ def plan(flops: float, machine: Machine, law: Chinchilla, resampled: Sequence[Ch
         resampled: laws that might as well have been fitted (`bootstrap`, or `published`'s).
 
     Raises:
-        ConfigError: the budget is not above 0.
+        ConfigError: the budget is not above 0, or no law's; or the machine would never be done.
     """
     if not flops > 0:
         raise ConfigError(f"the budget is {flops:g} operations; it must be more than 0")
+    if not _LEAST <= flops <= _MOST:
+        raise ConfigError(
+            f"the budget is {flops:g} operations; laws say something from {_LEAST:g} to {_MOST:g} of them"
+        )
     parameters, tokens = (float(x) for x in law.optimum(flops))
+    if not (1 <= parameters <= _MOST and 1 <= tokens <= _MOST):
+        raise ConfigError(
+            f"by this law {flops:g} operations are best spent on {parameters:.3g} parameters and {tokens:.3g} tokens: "
+            "it is no law for such a budget; it needs runs of more sizes and lengths"
+        )
     others = [other.optimum(flops) for other in resampled]
     # the loss of this very plan, whatever the true law is
     losses = [other.loss(parameters, tokens) for other in resampled]
     hours = machine.hours(flops)
+    cost = None if machine.price is None else hours * machine.devices * machine.price
+    if not math.isfinite(hours) or (cost is not None and not math.isfinite(cost)):
+        raise ConfigError("on such a machine this would never be done; look at its speed, utilisation and price")
     return Plan(
         flops=flops,
         parameters=Estimate(parameters, *interval([n for n, _ in others])),
@@ -136,7 +154,7 @@ def plan(flops: float, machine: Machine, law: Chinchilla, resampled: Sequence[Ch
         deepseek_batch=0.2920 * flops**0.3271,
         deepseek_learning_rate=0.3118 * flops**-0.1250,
         hours=hours,
-        cost=None if machine.price is None else hours * machine.devices * machine.price,
+        cost=cost,
     )
 
 

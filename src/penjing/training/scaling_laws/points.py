@@ -1,6 +1,7 @@
 """Training runs as points: parameters, tokens, loss; read from CSV files of any of the usual column names."""
 
 import csv
+import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,10 @@ _COLUMNS = {
     "flops": ("c", "flops", "training flop", "training flops", "compute"),
     "loss": ("loss", "l", "validation_loss"),
 }
+_LARGEST = 1e40
+"""Above any number of parameters, tokens or operations; beyond it arithmetic ends."""
+_LARGEST_FILE = 2**25
+"""Characters."""
 FLOPS_PER_WEIGHT = 6
 """Floating-point operations for a parameter and a token, forward and backward (Kaplan et al., 2020, section 2.1)."""
 
@@ -45,14 +50,10 @@ class Points:
         flop); the third follows from C = 6 N D. Other columns are passed over; case does not count.
 
         Raises:
-            DataError: there is no such file, a column is missing, or a number is none, naming the line.
+            DataError: there is no such file, a column is missing or there twice, or a number is none, naming the line.
         """
-        try:
-            with Path(path).open(encoding="utf-8-sig", newline="") as file:
-                rows = list(csv.reader(file))
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise DataError(f"cannot read {path}: {error}") from None
-        header = [name.strip().lower() for name in rows[0]] if rows else []
+        rows = _rows(path)
+        header = [name.strip().lower() for name in rows[0][1]] if rows else []
         found = {
             what: next((header.index(name) for name in names if name in header), None)
             for what, names in _COLUMNS.items()
@@ -61,12 +62,13 @@ class Points:
         if found["loss"] is None or len(sizes) < 2:
             raise DataError(
                 f"{path} needs a column 'loss' and two of 'parameters', 'tokens', 'flops'; it has: "
-                f"{', '.join(header) or 'nothing'}"
+                f"{', '.join(header) or 'nothing'} (columns are separated by commas)"
             )
+        for what in (*sizes, "loss"):
+            if header.count(header[found[what] or 0]) > 1:
+                raise DataError(f"{path} has several columns '{header[found[what] or 0]}'; leave one")
         values: dict[str, list[float]] = {what: [] for what in (*sizes, "loss")}
-        for line, row in enumerate(rows[1:], start=2):
-            if not any(cell.strip() for cell in row):
-                continue
+        for line, row in rows[1:]:
             for what, column in values.items():
                 column.append(_number(path, line, row, found[what], what))
         if not values["loss"]:
@@ -94,6 +96,19 @@ class Points:
         return self.take(np.sort(np.argsort(self.loss, kind="stable")[: len(self) - count]))
 
 
+def _rows(path: str | Path) -> list[tuple[int, list[str]]]:
+    """The rows of a CSV file that are not empty, with their lines."""
+    try:
+        with Path(path).open(encoding="utf-8-sig", newline="") as file:
+            text = file.read(_LARGEST_FILE + 1)
+        if len(text) > _LARGEST_FILE:
+            raise DataError(f"{path} is longer than {_LARGEST_FILE:,} characters, too long for a table of runs")
+        reader = csv.reader(io.StringIO(text, newline=""))
+        return [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"cannot read {path}: {error}") from None
+
+
 def _number(path: str | Path, line: int, row: list[str], column: int | None, what: str) -> float:
     assert column is not None
     text = row[column].strip() if column < len(row) else ""
@@ -103,4 +118,6 @@ def _number(path: str | Path, line: int, row: list[str], column: int | None, wha
         raise DataError(f"{path}, line {line}: {what} is '{text}', no number") from None
     if not (math.isfinite(value) and value > 0):
         raise DataError(f"{path}, line {line}: {what} is {text}; it must be a finite number above 0")
+    if value > _LARGEST:
+        raise DataError(f"{path}, line {line}: {what} is {text}; no run has more than {_LARGEST:g}")
     return value
