@@ -9,9 +9,10 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-import penjing.training.checkpoints as checkpoints_module
+import penjing.training.tensor_files as tensor_files
 from penjing.errors import TrainingError
 from penjing.models.folder import load_model
+from penjing.training.saving import save_model
 from tests.training import tiny
 
 
@@ -107,17 +108,17 @@ def test_a_full_disk_leaves_earlier_checkpoints_and_is_said(tmp_path, monkeypatc
     """The save of step 4 fails in the middle; step 2 is there as it was, and with space again the run ends as one that
     never had a full disk, bit for bit.
     """
-    write = checkpoints_module.save_file
+    write = tensor_files.save_file
     saves = []
 
-    def full(tensors, path):
+    def full(tensors, path, metadata):
         saves.append(path)
         if len(saves) == 4:  # optimizer and random of step 2, optimizer of step 4, then this
             path.write_bytes(b"half")
             raise fault
-        write(tensors, path)
+        write(tensors, path, metadata)
 
-    monkeypatch.setattr(checkpoints_module, "save_file", full)
+    monkeypatch.setattr(tensor_files, "save_file", full)
     with pytest.raises(TrainingError, match=r"step 4 could not be written .*No space left.*step-000002"):
         tiny.run(tmp_path / "run", steps=6, checkpoint_every=2)
     assert _steps(tmp_path / "run") == ["step-000002"]
@@ -129,10 +130,10 @@ def test_a_full_disk_leaves_earlier_checkpoints_and_is_said(tmp_path, monkeypatc
 
 
 def test_a_disk_that_is_full_from_the_start_says_that_nothing_is_saved(tmp_path, monkeypatch):
-    def full(tensors, path):
+    def full(tensors, path, metadata):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoints_module, "save_file", full)
+    monkeypatch.setattr(tensor_files, "save_file", full)
     with pytest.raises(TrainingError, match="there is none yet"):
         tiny.run(tmp_path, steps=2)
     assert _steps(tmp_path) == []
@@ -142,7 +143,7 @@ def test_a_checkpoint_of_other_weights_is_refused(tmp_path):
     """Its model file swapped for another's by hand: the weight that does not fit is named."""
     tiny.run(tmp_path / "one", steps=2)
     wide = tiny.model(width=32)
-    checkpoints_module.save_model(tmp_path / "wide", wide)
+    save_model(tmp_path / "wide", wide)
     folder = tmp_path / "one" / "checkpoints" / "step-000002"
     record = json.loads((folder / "trainer.json").read_text())
     for name in ("model.safetensors", "config.json"):

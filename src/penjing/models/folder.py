@@ -156,15 +156,26 @@ def write_into(
     max_shard_size: int = MAX_SHARD_SIZE,
 ) -> None:
     """Writes the files of a model into a folder that the caller makes appear at once (a trainer's checkpoint, say)."""
-    family = family_of(model.config)
-    fields = family.expresses(model.config)
+    describe_into(folder, model.config, model.embedding.weight.dtype, tokenizer, generation=generation)
+    write_weights(folder, model, family_of(model.config).table(model), max_shard_size)
+
+
+def describe_into(
+    folder: Path,
+    config: LanguageModel.Config,
+    dtype: torch.dtype,
+    tokenizer: "Tokenizer | None" = None,
+    *,
+    generation: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes all of a model's files but its weights, which are of `dtype`."""
+    fields = family_of(config).expresses(config)
     assert fields is not None
     special = _special_ids(tokenizer)
-    dtype = str(model.embedding.weight.dtype).removeprefix("torch.")
-    write_json(folder / CONFIG, {**fields, **special, "torch_dtype": dtype, "dtype": dtype, "use_cache": True})
+    name = str(dtype).removeprefix("torch.")
+    write_json(folder / CONFIG, {**fields, **special, "torch_dtype": name, "dtype": name, "use_cache": True})
     ends = {"eos_token_id": _end_ids(tokenizer)} if tokenizer is not None else {}
     write_json(folder / GENERATION, {**special, **ends, **(generation or {})})
-    write_weights(folder, model, family.table(model), max_shard_size)
     if tokenizer is not None:
         tokenizer.save(folder)
 

@@ -4,39 +4,59 @@
       model.safetensors, config.json, tokenizer.json, ...   a model folder like any other: `penjing.load` opens it
       optimizer.safetensors   the optimizer's tensors, "parameter name/what"
       random.safetensors      the state of each random generator, as bytes
-      trainer.json            step, tokens, seconds, data position, configuration, size and SHA-256 of every other file
+      trainer.json            format, step, tokens, seconds, data position, configuration, each file's size and SHA-256
+
+A checkpoint is written while training goes on: all tensors are copied into memory, which takes a small part of the time
+that a disk takes, and a thread writes the copies. So a save needs as much memory as the weights and the optimizer's
+state have together, once: the next save waits for the one before. What fails in the thread stops the run at its next
+step.
 
 A folder takes its name only once all of it is on the disk, so a killed run leaves whole checkpoints and perhaps a
 hidden `.partial` one, which is ignored. Nothing is pickled.
 """
 
-import hashlib
+import copy
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from penjing.errors import CheckpointError, PenjingError, TrainingError
-from penjing.files import atomic_folder, read_json, tidy, write_json
-from penjing.models.families import family_of
-from penjing.models.folder import load_model, write_into
+from penjing.files import atomic_folder, read_json, tidy
+from penjing.models.folder import load_model, read_config, write_into
 from penjing.models.language_model import LanguageModel
+from penjing.models.weights import fill
 from penjing.training import randomness
 from penjing.training.engine import Engine
+from penjing.training.saving import (
+    RECORD,
+    WEIGHTS,
+    begun,
+    finish,
+    holding,
+    named_tensors,
+    optimizer_tensors,
+    save_model,
+)
+from penjing.training.tensor_files import copies, digest, read_tensors, write_tensors
 
-RECORD = "trainer.json"
+PIECES = "pieces"
+FORMAT = 1
+"""The number of what is described above; raised when an older Penjing could no longer read it."""
 _OPTIMIZER = "optimizer.safetensors"
 _RANDOM = "random.safetensors"
-_WEIGHTS = "model.safetensors"
-PIECES = "pieces"
 _KEYS = {"step", "tokens", "seconds", "loss", "validation", "precision", "threads", "data", "identity", "files"}
+
+
+class NewerFormat(CheckpointError):
+    """A checkpoint that a newer Penjing wrote, in a format that this one does not know."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +66,34 @@ class Checkpoint:
     path: Path
     record: Mapping[str, Any]
     """What trainer.json says."""
+
+    @classmethod
+    def open(cls, path: Path) -> "Checkpoint":
+        """The checkpoint in a folder; that its files are all there is seen, their content is not read (see `check`).
+
+        Raises:
+            NewerFormat: this Penjing is too old for it.
+            CheckpointError: it is no checkpoint, or a part of it is missing.
+        """
+        record = read_json(path / RECORD, CheckpointError)
+        try:
+            known = record.get("format", FORMAT)
+            if known > FORMAT:
+                writer = record.get("penjing", "of another version")
+                raise NewerFormat(
+                    f"{path} is a checkpoint of format {known}, written by Penjing {writer}; "
+                    f"this Penjing reads formats up to {FORMAT}: update it, or choose another folder"
+                )
+            if missing := _KEYS - record.keys():
+                raise CheckpointError(f"{RECORD} says nothing of {', '.join(sorted(missing))}")
+            for name, (size, _) in record["files"].items():
+                if not (path / name).is_file():
+                    raise CheckpointError(f"{name} is missing")
+                if (path / name).stat().st_size != size:
+                    raise CheckpointError(f"{name} is incomplete")
+        except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError(f"{RECORD} is no record of a checkpoint ({error})") from None
+        return cls(path, record)
 
     @property
     def step(self) -> int:
@@ -70,7 +118,7 @@ class Checkpoint:
         """
         weights, optimizer = self.tensors(model)
         with engine.weights.held(), torch.no_grad():
-            for name, tensor in _tensors(model).items():
+            for name, tensor in named_tensors(model).items():
                 if name not in weights or weights[name].shape != tensor.shape:
                     raise CheckpointError(
                         f"{self.path} holds another model: the weight {name} is missing or of another shape"
@@ -85,7 +133,7 @@ class Checkpoint:
             # matrix libraries round differently
             engine.optimizer.state[known[name]][what] = tensor.to(known[name].device, copy=True)
         if (self.path / _RANDOM).exists():
-            randomness.restore(_read(self.path / _RANDOM))
+            randomness.restore(read_tensors(self.path / _RANDOM))
 
     def tensors(self, model: nn.Module) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
         """The whole weights, by their names in `model`, and the optimizer's tensors, by "name/what"."""
@@ -94,17 +142,34 @@ class Checkpoint:
 
             folder = self.path / PIECES
             return pieces.read_whole(folder, "weights/"), pieces.read_whole(folder, "optimizer/")
-        whole = load_model(self.path).state_dict() if isinstance(model, LanguageModel) else _read(self.path / _WEIGHTS)
-        return whole, _read(self.path / _OPTIMIZER)
+        if isinstance(model, LanguageModel):
+            return load_model(self.path).state_dict(), read_tensors(self.path / _OPTIMIZER)
+        return read_tensors(self.path / WEIGHTS), read_tensors(self.path / _OPTIMIZER)
 
-    def export(self, folder: Path, model: nn.Module, tokenizer: Any, dtype: torch.dtype = torch.float32) -> None:
-        """Writes the weights as a model folder; `model` is any of their shape, and is filled with them."""
-        weights, _ = self.tensors(model)
-        with torch.no_grad():
-            for name, tensor in _tensors(model).items():
-                tensor.copy_(weights[name])
-        with atomic_folder(folder) as temporary:
-            save_model(temporary, model.to(dtype), tokenizer)
+    def language_model(
+        self, config: LanguageModel.Config | None = None, dtype: torch.dtype | None = None
+    ) -> LanguageModel:
+        """The model alone, by whomever it was saved.
+
+        Args:
+            config: what the model is; None for what the checkpoint says.
+            dtype: what its weights become; None keeps float32.
+
+        Raises:
+            CheckpointError: the checkpoint is damaged, or of something else than a language model.
+        """
+        if not self.in_pieces:
+            return load_model(self.path, dtype=dtype)
+        from penjing.training.distributed import pieces
+
+        with torch.device("meta"):
+            model = (config or read_config(self.path)).build()
+        weights = pieces.read_whole(self.path / PIECES, "weights/")
+        try:
+            fill(model, {name: tensor.to(dtype or tensor.dtype) for name, tensor in weights.items()})
+        except (RuntimeError, KeyError) as error:
+            raise CheckpointError(f"{self.path} does not hold the model that it describes: {error}") from None
+        return model.eval()
 
     def check(self) -> None:
         """Reads every file to see whether it is what was written.
@@ -112,20 +177,47 @@ class Checkpoint:
         Raises:
             CheckpointError: one is not.
         """
-        for name, (_, digest) in self.record["files"].items():
-            if _digest(self.path / name) != digest:
+        for name, (_, written) in self.record["files"].items():
+            if digest(self.path / name) != written:
                 raise CheckpointError(f"{name} is not what was written (its checksum differs)")
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A checkpoint that is being written."""
+
+    checkpoint: Checkpoint
+    done: "Future[None]"
 
 
 class Checkpoints:
     """The checkpoints of one run: the newest few, the best one, and one every so many steps."""
 
-    def __init__(self, folder: Path, keep: int, say: Callable[[str], None], keep_every: int | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        keep: int,
+        say: Callable[[str], None],
+        keep_every: int | None = None,
+        background: bool = True,
+    ):
+        """Prepares them.
+
+        Args:
+            folder: where they lie.
+            keep: how many of the newest to keep, besides the best.
+            say: tells the user something.
+            keep_every: keep those whose steps are a multiple of this, too.
+            background: write while training goes on, from copies; else training waits, and no memory is needed.
+        """
         self.folder = folder
         self.keep, self.keep_every = keep, keep_every
         self._say = say
-        self._record_of: dict[Path, Mapping[str, Any]] = {}
+        self._background = background
+        self._known: dict[Path, Checkpoint] = {}
         self._damaged: set[Path] = set()
+        self._pending: _Pending | None = None
+        self._saved: Checkpoint | None = None
 
     def save(
         self,
@@ -133,8 +225,8 @@ class Checkpoints:
         tokenizer: Any,
         engine: Engine,
         record: Mapping[str, Any],
-    ) -> Checkpoint:
-        """Writes a checkpoint, then removes those that are not to be kept.
+    ) -> None:
+        """Begins to write a checkpoint of how things are now, once the one before is whole; `settled` tells the end.
 
         Args:
             model: what is trained.
@@ -143,31 +235,66 @@ class Checkpoints:
             record: what trainer.json shall say: `_KEYS` but the files, and perhaps a `score`.
 
         Raises:
+            TrainingError: this one or the one before could not be written; earlier checkpoints are untouched.
+        """
+        self.settled(wait=True)
+        record = {"format": FORMAT, **copy.deepcopy(record)}
+        path = self.folder / f"step-{record['step']:06d}"
+        work = self._prepare(path, model, tokenizer, engine, record)
+        self._pending = _Pending(Checkpoint(path, record), begun(work, self._background))
+        self.settled(wait=not self._background)
+
+    def settled(self, wait: bool = False) -> Checkpoint | None:
+        """The newest checkpoint that this run has written whole, after removing those that are not to be kept.
+
+        Args:
+            wait: until what is being written is whole.
+
+        Raises:
             TrainingError: the disk is full or cannot be written; earlier checkpoints are untouched.
         """
-        path = self.folder / f"step-{record['step']:06d}"
+        pending = self._pending
+        if pending is None or not (wait or pending.done.done()):
+            return self._saved
+        wait_for([pending.done])  # a second Ctrl-C gets out of here, and leaves it pending
+        self._pending = None
         try:
-            self._write(path, model, tokenizer, engine, record)
+            pending.done.result()
         except (PenjingError, OSError) as error:
             before = next(reversed(self._whole()), None)
             kept = f"the last good one is {before.path}" if before else "there is none yet"
             raise TrainingError(
-                f"the checkpoint of step {record['step']} could not be written ({error}); {kept}; "
+                f"the checkpoint of step {pending.checkpoint.step} could not be written ({error}); {kept}; "
                 "free some space and run the same command again to go on from there"
             ) from error
-        self._record_of.pop(path, None)
-        self._damaged.discard(path)
-        saved = self._open(path)
-        assert saved
+        self._known.pop(pending.checkpoint.path, None)
+        self._damaged.discard(pending.checkpoint.path)
+        self._saved = pending.checkpoint
         self._prune()
-        return saved
+        return self._saved
+
+    def close(self) -> None:
+        """Waits for what is being written, when a run ends by an error; a failure here is only said."""
+        if self._pending and not self._pending.done.done():
+            self._say(f"the checkpoint of step {self._pending.checkpoint.step} is still being written; ending after it")
+        try:
+            self.settled(wait=True)
+        except Exception as error:  # the run ends by another one already
+            self._say(str(error))
 
     def newest(self) -> Checkpoint | None:
         """The whole checkpoint with the most steps, every file of it read and compared with its checksum.
 
         Damaged and half-written ones are passed over, and said.
+
+        Raises:
+            NewerFormat: there are checkpoints of a newer Penjing.
         """
         self._tidy()
+        return self.newest_sound()
+
+    def newest_sound(self) -> Checkpoint | None:
+        """As `newest`, and changes nothing in the folder, where a run may be writing."""
         for checkpoint in reversed(self._whole()):
             try:
                 checkpoint.check()
@@ -190,18 +317,29 @@ class Checkpoints:
         with engine.weights.held(dtype), atomic_folder(folder) as temporary:
             save_model(temporary, model, tokenizer)
 
-    def _write(self, path: Path, model: nn.Module, tokenizer: Any, engine: Engine, record: Mapping[str, Any]) -> None:
-        with atomic_folder(path) as temporary, engine.weights.held():
-            save_model(temporary, model, tokenizer)
-            _write(temporary / _OPTIMIZER, _optimizer_tensors(engine.optimizer, engine.weights.trained))
-            _write(temporary / _RANDOM, randomness.capture())
-            self._finish(temporary, record)
+    def _prepare(
+        self, path: Path, model: nn.Module, tokenizer: Any, engine: Engine, record: Mapping[str, Any]
+    ) -> Callable[[], None]:
+        """Takes what there is to write, as it is now; the result writes it."""
+        masters = engine.weights.all
+        weights = self._kept({name: masters.get(name, tensor) for name, tensor in named_tensors(model).items()})
+        optimizer = self._kept(optimizer_tensors(engine.optimizer, engine.weights.trained))
+        random = randomness.capture()
 
-    def _finish(self, folder: Path, record: Mapping[str, Any]) -> None:
-        """Writes the record, once everything else is in the folder."""
-        files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
-        facts = {file.relative_to(folder).as_posix(): [file.stat().st_size, _digest(file)] for file in files}
-        write_json(folder / RECORD, {**record, "files": facts})
+        def write() -> None:
+            with atomic_folder(path) as temporary:
+                if isinstance(model, LanguageModel):
+                    write_into(temporary, holding(model.config, weights), tokenizer)
+                else:
+                    write_tensors(temporary / WEIGHTS, weights)
+                write_tensors(temporary / _OPTIMIZER, optimizer)
+                write_tensors(temporary / _RANDOM, random)
+                finish(temporary, record)
+
+        return write
+
+    def _kept(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return copies(tensors) if self._background else {name: tensor.detach() for name, tensor in tensors.items()}
 
     def _best(self) -> Checkpoint | None:
         scored = [checkpoint for checkpoint in self._whole() if checkpoint.score is not None]
@@ -223,20 +361,16 @@ class Checkpoints:
     def _open(self, path: Path) -> Checkpoint | None:
         if path in self._damaged:
             return None
-        if path not in self._record_of:
+        if path not in self._known:
             try:
-                record = read_json(path / RECORD, CheckpointError)
-                if missing := _KEYS - record.keys():
-                    raise CheckpointError(f"{RECORD} says nothing of {', '.join(sorted(missing))}")
-                for name, (size, _) in record["files"].items():
-                    if (path / name).stat().st_size != size:
-                        raise CheckpointError(f"{name} is incomplete")
-            except (CheckpointError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+                self._known[path] = Checkpoint.open(path)
+            except NewerFormat:
+                raise
+            except CheckpointError as error:
                 self._say(f"{path} is damaged and ignored: {error}")
                 self._damaged.add(path)
                 return None
-            self._record_of[path] = record
-        return Checkpoint(path, self._record_of[path])
+        return self._known[path]
 
     def _prune(self) -> None:
         best = self._best()
@@ -244,52 +378,4 @@ class Checkpoints:
             marked = self.keep_every and old.step % self.keep_every == 0
             if not marked and (not best or old.path != best.path):
                 shutil.rmtree(old.path, ignore_errors=True)
-                self._record_of.pop(old.path, None)
-
-
-def save_model(folder: Path, model: nn.Module, tokenizer: Any = None) -> None:
-    """Writes a model: a language model as a Hugging Face folder, any other module as its named tensors."""
-    if isinstance(model, LanguageModel):
-        write_into(folder, model, tokenizer)
-    else:
-        _write(folder / _WEIGHTS, _tensors(model))
-
-
-def check_savable(model: nn.Module) -> None:
-    """Raises CheckpointError when no checkpoint could hold the model: better before hours of training than after."""
-    if isinstance(model, LanguageModel):
-        family_of(model.config)
-
-
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters, tied ones once, and the buffers that are part of the model's state."""
-    state = model.state_dict().keys()
-    return {name: t for name, t in (*model.named_parameters(), *model.named_buffers()) if name in state}
-
-
-def _optimizer_tensors(optimizer: torch.optim.Optimizer, names: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{name}/{what}": tensor for name, p in names.items() for what, tensor in optimizer.state[p].items()}
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    path.touch()
-    mode = path.stat().st_mode
-    try:
-        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path)
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} could not be written: {error}") from None
-    path.chmod(mode)  # safetensors makes files that only their owner can read
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read ({error}); delete its folder to go on from an earlier checkpoint"
-        ) from None
+                self._known.pop(old.path, None)

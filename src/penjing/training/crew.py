@@ -12,12 +12,15 @@ import torch
 from torch import nn
 
 from penjing.device import choose_device
+from penjing.models.language_model import LanguageModel
 from penjing.training import randomness
 from penjing.training.checkpoints import Checkpoints
+from penjing.training.deferred import fill_pieces, is_deferred, make_room
 from penjing.training.engine import Engine
 
 if TYPE_CHECKING:
     from penjing.training.adamw import AdamW
+    from penjing.training.deferred import Fill
     from penjing.training.muon import Muon
     from penjing.training.objectives import Objective
 
@@ -49,10 +52,16 @@ class Crew:
         randomness.seed_everything(seed)
 
     def checkpoints(
-        self, folder: Path, keep: int, say: Callable[[str], None], *, keep_every: int | None = None
+        self,
+        folder: Path,
+        keep: int,
+        say: Callable[[str], None],
+        *,
+        keep_every: int | None = None,
+        background: bool = True,
     ) -> Checkpoints:
         """Where the run's checkpoints lie."""
-        return Checkpoints(folder, keep, say, keep_every)
+        return Checkpoints(folder, keep, say, keep_every, background)
 
     @property
     def readers(self) -> tuple[int, int]:
@@ -79,6 +88,13 @@ class Crew:
         device: torch.device,
         dtype: torch.dtype,
         clip: float | None,
+        fill: "Fill | None" = None,
     ) -> Engine:
-        """What takes the steps."""
+        """What takes the steps; `fill` puts the first weights into a model that has no memory yet."""
+        if is_deferred(model):
+            make_room([model], device)
+            if isinstance(model, LanguageModel):
+                model.tie()
+                if fill is not None:
+                    fill_pieces(model, fill)
         return Engine(model, objective, optimizer, device=device, dtype=dtype, clip=clip)

@@ -1,38 +1,57 @@
 """Checkpoints that several processes write together, and that any number of processes can go on from.
 
     checkpoints/step-000123/
-      pieces/*.safetensors   weights and optimizer, a file for each process that had a part of them
-      trainer.json           as in any other checkpoint
+      pieces/*.safetensors          weights and optimizer, a file for each process that had a part of them
+      config.json, tokenizer.json   as of any model folder: `penjing export` puts the weights beside them
+      trainer.json                  as in any other checkpoint
 
 The first process makes the folder, all write into it, and it takes its name once the first has seen that all is there.
 It must lie where every process can write: with several machines, on a file system that they share.
+
+The threads that write agree among themselves in a process group of their own (gloo, whatever trains), so that they
+never come between the exchanges of the training that goes on; a process that dies is noticed there, too.
 """
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
-from penjing.errors import CheckpointError
+from penjing.errors import CheckpointError, PenjingError
 from penjing.files import atomic_folder, read_json
-from penjing.training.checkpoints import RECORD, Checkpoint, Checkpoints
+from penjing.models.folder import describe_into
+from penjing.training.checkpoints import PIECES, Checkpoint, Checkpoints
 from penjing.training.distributed import pieces
+from penjing.training.saving import RECORD, finish, save_model
+from penjing.training.tensor_files import facts
 from penjing.training.weights import local, piece_of
 
 if TYPE_CHECKING:
     from penjing.training.distributed.engine import DistributedEngine
     from penjing.training.distributed.team import Team
 
+T = TypeVar("T")
+
 
 class TeamCheckpoints(Checkpoints):
     """The checkpoints of a run on several processes; each method is called on all of them."""
 
-    def __init__(self, team: "Team", folder: Path, keep: int, say: Callable[[str], None], keep_every: int | None):
-        super().__init__(folder, keep, say, keep_every)
+    def __init__(
+        self,
+        team: "Team",
+        folder: Path,
+        keep: int,
+        say: Callable[[str], None],
+        keep_every: int | None = None,
+        background: bool = True,
+    ):
+        super().__init__(folder, keep, say, keep_every, background)
         self._team = team
+        self._group = dist.new_group(backend="gloo")
 
     def newest(self) -> Checkpoint | None:
         """The whole checkpoint with the most steps."""
@@ -54,18 +73,56 @@ class TeamCheckpoints(Checkpoints):
         checkpoint = self.newest()
         assert checkpoint
         if self._team.first:
-            checkpoint.export(folder, engine.blank(), tokenizer, dtype)
+            whole = checkpoint.language_model(engine.model.config, dtype)
+            with atomic_folder(folder) as temporary:
+                save_model(temporary, whole, tokenizer)
         self._team.told()
 
-    def _write(self, path: Path, model: nn.Module, tokenizer: Any, engine: Any, record: Mapping[str, Any]) -> None:
-        with ExitStack() as stack:
-            if self._team.first:
-                temporary = stack.enter_context(atomic_folder(path))
-            place = Path(self._team.told(str(temporary) if self._team.first else None))
-            pieces.write(place / "pieces", engine.state())
-            if self._team.first:
-                self._finish(place, record)
-        self._team.told()
+    def _prepare(
+        self, path: Path, model: nn.Module, tokenizer: Any, engine: Any, record: Mapping[str, Any]
+    ) -> Callable[[], None]:
+        share = pieces.share_of(engine.state())
+        share = share.holding(self._kept(share.tensors))
+        config = engine.model.config
+
+        def write() -> None:
+            with ExitStack() as stack:
+
+                def begin() -> str:
+                    temporary = stack.enter_context(atomic_folder(path))
+                    (temporary / PIECES).mkdir()
+                    describe_into(temporary, config, torch.float32, tokenizer)
+                    return str(temporary)
+
+                place = Path(self._first(begin))
+                files = self._each(lambda: {f"{PIECES}/{f.name}": facts(f) for f in share.write(place / PIECES)})
+                written = {name: size for own in files for name, size in own.items()}
+                self._first(lambda: finish(place, record, written))
+                self._first(stack.close)
+
+        return write
+
+    def _first(self, do: Callable[[], T]) -> T:
+        """Does something on the first process; all have what comes of it."""
+        return self._each(lambda: do() if self._team.first else None)[0]  # type: ignore[return-value]
+
+    def _each(self, do: Callable[[], T]) -> list[T]:
+        """Does something on every process; each has what comes of it on all, and an error on one is one on all."""
+        found, failure = None, ""
+        try:
+            found = do()
+        except (PenjingError, OSError) as error:
+            failure = str(error)
+        answers: list[Any] = [None] * self._team.size
+        dist.all_gather_object(answers, (found, failure), group=self._group)
+        for rank, (_, failure) in enumerate(answers):
+            if failure:
+                raise CheckpointError(f"process {rank}: {failure}" if rank else failure)
+        return [found for found, _ in answers]
+
+    def _prune(self) -> None:
+        if self._team.first:
+            super()._prune()
 
     def _agreed(self, find: Callable[[], Checkpoint | None]) -> Checkpoint | None:
         found = find() if self._team.first else None
@@ -76,7 +133,7 @@ class TeamCheckpoints(Checkpoints):
 
 
 def _load_pieces(checkpoint: Checkpoint, engine: "DistributedEngine") -> None:
-    folder = checkpoint.path / "pieces"
+    folder = checkpoint.path / PIECES
     for name, size, dtype in pieces.shapes(folder):
         kind, _, rest = name.partition("/")
         if kind == "optimizer":

@@ -34,6 +34,7 @@ from penjing.training.distributed.part import check_division
 
 if TYPE_CHECKING:
     from penjing.training.adamw import AdamW
+    from penjing.training.deferred import Fill
     from penjing.training.distributed.engine import DistributedEngine
     from penjing.training.muon import Muon
     from penjing.training.objectives import Objective
@@ -92,10 +93,16 @@ class Team(Crew):
         randomness.seed_everything(int(mixed[0] >> 1))
 
     def checkpoints(
-        self, folder: Path, keep: int, say: Callable[[str], None], *, keep_every: int | None = None
+        self,
+        folder: Path,
+        keep: int,
+        say: Callable[[str], None],
+        *,
+        keep_every: int | None = None,
+        background: bool = True,
     ) -> TeamCheckpoints:
         """Where the run's checkpoints lie."""
-        return TeamCheckpoints(self, folder, keep, say, keep_every)
+        return TeamCheckpoints(self, folder, keep, say, keep_every, background)
 
     def check(self, model: nn.Module, rows: int, row: int) -> None:
         """Whether a model, and batches of so many rows of so many tokens, can be divided among the processes."""
@@ -115,11 +122,12 @@ class Team(Crew):
         device: torch.device,
         dtype: torch.dtype,
         clip: float | None,
+        fill: "Fill | None" = None,
     ) -> "DistributedEngine":
-        """What takes the steps."""
+        """What takes the steps; `fill` puts the first weights into a model that has no memory yet."""
         from penjing.training.distributed.engine import DistributedEngine
 
-        return DistributedEngine(model, objective, optimizer, self.mesh, dtype=dtype, clip=clip)
+        return DistributedEngine(model, objective, optimizer, self.mesh, dtype=dtype, clip=clip, fill=fill)
 
     def _sum(self, *numbers: float) -> list[float]:
         tensor = torch.tensor(numbers, dtype=torch.float64)
