@@ -172,6 +172,14 @@ def test_a_wrong_setting_is_an_error_that_says_what_is_near(recipe, change, mess
         go(recipe, change)
 
 
+def test_any_recipe_may_be_divided_among_processes(recipe):
+    """[parallel] need not be in it; a misspelt key is still found."""
+    read = Recipe.read(str(recipe), KINDS_HERE, ["parallel.shard=2"])
+    assert (read.parallel.shard, len(read.stages)) == (2, 2)
+    with pytest.raises(ConfigError, match="did you mean 'shard'"):
+        Recipe.read(str(recipe), KINDS_HERE, ["parallel.shrad=2"])
+
+
 def test_a_misspelt_key_inside_a_shipped_recipe_is_found_at_any_depth():
     with pytest.raises(ConfigError, match="did you mean 'learning_rate'"):
         Recipe.read("tiny-chat", KINDS, ["pretrain.training.learning_rat=0.1"])

@@ -208,7 +208,7 @@ def _override(table: dict[str, Any], text: str) -> None:
     *path, key = target.strip().split(".")
     place = table
     for depth, part in enumerate(path):
-        if depth == 0 and part not in table:
+        if depth == 0 and part not in table and part != "parallel":  # which every recipe may have
             stages = [name for name, entry in table.items() if isinstance(entry, dict)]
             raise ConfigError(f"--set {text}: the recipe has no stage '{part}'{nearest(part, stages)}")
         place = place.setdefault(part, {})
