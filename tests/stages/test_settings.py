@@ -1,6 +1,7 @@
 """What recipes say of models and training arrives in their configs."""
 
 import pytest
+import torch
 from pydantic import ValidationError
 
 from penjing.errors import ConfigError
@@ -41,6 +42,15 @@ def test_gradient_checkpointing_has_three_values_and_the_two_of_older_recipes(se
     assert Training(steps=1, **given).trainer(1).gradient_checkpointing == expected
     with pytest.raises(ValidationError):
         Training(steps=1, gradient_checkpointing="some")
+
+
+def test_float8_on_a_machine_that_has_none_is_refused_before_anything_is_made(monkeypatch):
+    """By the check that a stage makes before its recipe begins."""
+    monkeypatch.setattr("penjing.device.choose_device", lambda name: torch.device("cpu"))
+    assert Training(steps=1, float8=True).trainer(1).float8
+    Training(steps=1).check()
+    with pytest.raises(ConfigError, match="compute capability"):
+        Training(steps=1, float8=True).check()
 
 
 @pytest.mark.parametrize("wrong", [{"width": 0}, {"kv_heads": 0}, {"hidden": 0}, {"context": -1}, {"rope_theta": 0}])

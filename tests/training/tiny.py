@@ -69,7 +69,7 @@ OPTIMIZERS = {
 
 def trainer(out: Path, *, steps: int = 12, optimizer: str = "adamw", dropout: float = 0.0, **more: Any) -> Trainer:
     """A run of the tiny model; what `Trainer.Config` knows may be given by name, other things go to the trainer."""
-    beside = {name: more.pop(name) for name in ("validate", "sample", "tokenizer", "console") if name in more}
+    beside = {name: more.pop(name) for name in ("validate", "sample", "tokenizer", "console", "fill") if name in more}
     loader = more.pop("loader", None) or CountingLoader()
     built = more.pop("model", None) or model(dropout)
     settings = {"precision": "fp32", "device": "cpu", "display": "quiet", "budget": Budget(steps=steps), **more}

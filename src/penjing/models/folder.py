@@ -23,7 +23,7 @@ from penjing.models.families import family_named, family_of
 from penjing.models.families.family import Family, Fields
 from penjing.models.language_model import LanguageModel
 from penjing.models.sharding import MAX_SHARD_SIZE, held_in, old_files, write_weights
-from penjing.models.weights import fill, read_weights
+from penjing.models.weights import fill, read_weights, stream_weights
 
 if TYPE_CHECKING:
     from penjing.tokenizer import Tokenizer
@@ -53,6 +53,19 @@ def load_model(
         model = config.build()
     fill(model, read_weights(folder, held_in(folder), family, model, torch.device(device), dtype))
     return model.eval()
+
+
+@torch.no_grad()
+def fill_from(path: str | Path, model: LanguageModel) -> None:
+    """Fills a model of `read_config(path)` with the folder's weights, a tensor at a time, whatever memory they are in.
+
+    Errors as of `load_model`.
+    """
+    folder = Path(path)
+    family, _ = _read(folder)
+    weights = dict(model.named_parameters())
+    for name, tensor in stream_weights(folder, held_in(folder), family, model, torch.device("cpu"), torch.float32):
+        weights[name].copy_(tensor)
 
 
 def load_tokenizer(path: Path) -> "Tokenizer":

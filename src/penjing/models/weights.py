@@ -17,7 +17,7 @@ with one model do not share its memory.
 import math
 import mmap
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,20 @@ def read_weights(
     device: torch.device,
     dtype: torch.dtype | None,
 ) -> dict[str, Tensor]:
-    """Our weights' names to their tensors. Each has memory of its own, aligned as the processor likes it.
+    """Our weights' names to their tensors; arguments and errors as of `stream_weights`."""
+    return dict(stream_weights(place, held, family, model, device, dtype))
+
+
+def stream_weights(
+    place: Path,
+    held: Iterable[tuple[str, Held]],
+    family: Family[Any],
+    model: LanguageModel | Encoder,
+    device: torch.device,
+    dtype: torch.dtype | None,
+) -> Iterator[tuple[str, Tensor]]:
+    """Our weights' names and their tensors, one after another. Each has memory of its own, aligned as the processor
+    likes it.
 
     Args:
         place: what errors name.
@@ -116,22 +129,23 @@ def read_weights(
 
     dtype = dtype or FLOATS[found[embedding].dtype]
     tied_head = found.pop(head) if model.config.tied and head in found else None
-    weights: dict[str, Tensor] = {}
     broken = []
     for name, tensor in found.items():
         for ours, view in table[name].read(tensor.read(), shapes).items():
-            weights[ours], finite = copied(view, dtype, device)
+            weight, finite = copied(view, dtype, device)
             if not finite:
                 narrower = FLOATS[tensor.dtype] != dtype
                 broken.append(f"{ours} (of {tensor.dtype}, as {dtype})" if narrower else ours)
+            yield ours, weight
         tensor.done()
     if broken:
         raise CheckpointError(f"{place}: NaN or infinity in {listed(broken)}")
     if tied_head is not None:
-        if not torch.equal(copied(tied_head.read(), dtype, device)[0], weights["embedding.weight"]):
+        (of_embedding,) = table[embedding].read(found[embedding].read(), shapes).values()
+        if not torch.equal(tied_head.read().to(dtype), of_embedding.to(dtype)):
             raise CheckpointError(f"{place}: the config ties the head to the embedding, but they differ")
         tied_head.done()
-    return weights
+        found[embedding].done()
 
 
 def copied(view: Tensor, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, bool]:

@@ -144,6 +144,10 @@ class Training(Settings):
     minutes: _Positive | None = None
     """The budget: steps, tokens or minutes, whichever ends first."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """What layers compute in; weights are float32 in any case. auto takes bf16 where it measures faster."""
+    float8: bool = False
+    """Let the blocks' linear maps multiply numbers of 8 bits, on NVIDIA GPUs from Ada and Hopper on; it pays for wide
+    models and with `compile`, and needs `pip install 'penjing[float8]'`."""
     compile: bool = False
     gradient_checkpointing: bool | Literal["none", "selective", "full"] = "none"
     """What is computed again for the backward pass instead of kept, to save memory: nothing; all of a block but the
@@ -156,6 +160,19 @@ class Training(Settings):
     save_in_background: bool = True
     """Train on while a checkpoint is written, from a copy in memory; false for less memory and more waiting."""
     wandb: str | None = None
+
+    def check(self) -> None:
+        """Looks whether the numbers fit together, and whether this machine can do what they ask.
+
+        Raises:
+            ConfigError: they do not, or it cannot.
+        """
+        from penjing.device import choose_device
+        from penjing.training import float8
+
+        self.trainer(seed=0)
+        if self.float8:
+            float8.check(choose_device("auto"))
 
     def trainer(self, seed: int) -> "Trainer.Config":
         """The `Trainer.Config` that this describes."""
@@ -185,6 +202,7 @@ class Training(Settings):
             grow=self.grow,
             clip=self.clip,
             precision=self.precision,
+            float8=self.float8,
             compile=self.compile,
             gradient_checkpointing=self.gradient_checkpointing,
             seed=seed,

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from penjing.data.packing import Tokens
     from penjing.models.language_model import LanguageModel
     from penjing.tokenizer import Tokenizer
+    from penjing.training.deferred import Fill
     from penjing.training.scaling_laws.transfer import Transfer
 
 _SAMPLE_TOKENS = 60
@@ -48,7 +50,7 @@ class Pretrain(Stage):
         with torch.device("meta"):
             self.model.config(vocab=1).build()
         self.model.transfer(vocab=1)
-        self.training.trainer(seed=0)
+        self.training.check()
         if self.row is not None and self.row > self.model.context:
             raise ConfigError(f"row is {self.row}, and the model's context only {self.model.context}")
 
@@ -84,7 +86,7 @@ class Instruct(Stage):
 
     def check(self) -> None:
         """Looks whether the training's numbers fit together."""
-        self.training.trainer(seed=0)
+        self.training.check()
 
     def named_files(self) -> Sequence[str]:
         """The conversations and the model to start from."""
@@ -92,14 +94,11 @@ class Instruct(Stage):
 
     def run(self, workshop: Workshop) -> dict[str, Any]:
         """From a base model to `model/`, which answers."""
-        import torch
-
-        import penjing
         from penjing.data.instructions import InstructionLoader, RenderedConversations, read
         from penjing.data.loader import validation_batches
 
         base = Path(self.model) if self.model else workshop.made_by(Pretrain) / "model"
-        model, tokenizer = penjing.load(base, dtype=torch.float32)  # what is trained is float32, whatever the file has
+        model, tokenizer, fill = _base(base)
         row = model.config.context if self.row is None else self.row
         conversations = list(read(self._source(workshop)))
         if len(conversations) <= self.validation:
@@ -119,7 +118,7 @@ class Instruct(Stage):
         held_out = RenderedConversations(conversations[border:], tokenizer, row)
         batches = list(validation_batches(held_out, row, self.training.batch, packing="best_fit"))
         sample = _answering(tokenizer, self.prompt)
-        result = _train(workshop, self.training, model, tokenizer, loader, _validation(batches), sample)
+        result = _train(workshop, self.training, model, tokenizer, loader, _validation(batches), sample, fill)
         return {"conversations": loader.rendering.conversations, "epochs": loader.epoch, **result}
 
     def _source(self, workshop: Workshop) -> str | Path:
@@ -131,6 +130,25 @@ class Instruct(Stage):
                 f"[{workshop.folder.name}] has no conversations: give it data, or a world stage before it"
             )
         return world / "dialogues.jsonl"
+
+
+def _base(base: Path) -> "tuple[LanguageModel, Tokenizer, Fill | None]":
+    """The model to start from, its tokenizer, and what fills it if it has no memory yet.
+
+    What is trained is float32, whatever the file has.
+    """
+    import torch
+
+    import penjing
+    from penjing.models.folder import CONFIG, fill_from
+    from penjing.models.formats import load_tokenizer, read_config
+
+    if not (base / CONFIG).is_file():  # another format
+        return *penjing.load(base, dtype=torch.float32), None
+    config = read_config(base)
+    with torch.device("meta"):
+        model = config.build()
+    return model, load_tokenizer(base, config.vocab), partial(fill_from, base)
 
 
 def train_on_shards(
@@ -155,18 +173,22 @@ def train_on_shards(
 
     tokenizer = load_tokenizer(workshop)
     train, held_out = (Tokens.open(shards / name, tokenizer) for name in ("train", "validation"))
-    model = shape.config(tokenizer.vocab_size).build()
-    model.initialise(torch.Generator().manual_seed(workshop.recipe.seed))
     rule = shape.transfer(tokenizer.vocab_size)
-    if rule is not None:
-        rule.scale(model)
+
+    def fill(model: "LanguageModel") -> None:
+        model.initialise(torch.Generator().manual_seed(workshop.recipe.seed))
+        if rule is not None:
+            rule.scale(model)
+
+    with torch.device("meta"):  # it may be larger than a process's memory; the engine makes room for what it trains
+        model = shape.config(tokenizer.vocab_size).build()
     fitted = "" if rule is None else f", learning rates fitted from width {shape.tuned_width} to {shape.width}"
     workshop.output.print(f"  {model.parameter_count():,} parameters ({shape.family}){fitted}")
     share = _share(workshop, model, training.batch, row)
     loader = PackedLoader.Config(context=row, seed=workshop.recipe.seed, packing=packing, **share).build(train)
     validate = _validation(list(_spread(held_out, validation_tokens, row, training.batch)))
     sample = None if prompt is None else _continuing(tokenizer, prompt)
-    result = _train(workshop, training, model, tokenizer, loader, validate, sample, rule)
+    result = _train(workshop, training, model, tokenizer, loader, validate, sample, fill, rule)
     return {"parameters": model.parameter_count(), "epochs": loader.epoch, **result}
 
 
@@ -187,6 +209,7 @@ def _train(
     loader: "Loader",
     validate: Callable[[Any], Mapping[str, float]],
     sample: Callable[[Any], str] | None,
+    fill: "Fill | None",
     rule: "Transfer | None" = None,
 ) -> dict[str, Any]:
     """Next-token training into the stage's folder, from where an interrupted one stopped."""
@@ -205,6 +228,7 @@ def _train(
         sample=sample,
         console=workshop.output,
         crew=workshop.crew,
+        fill=fill,
     )
     result = trainer.run()
     if result.stopped == "interrupted":

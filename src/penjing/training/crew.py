@@ -12,15 +12,13 @@ import torch
 from torch import nn
 
 from penjing.device import choose_device
-from penjing.models.language_model import LanguageModel
 from penjing.training import randomness
 from penjing.training.checkpoints import Checkpoints
-from penjing.training.deferred import fill_pieces, is_deferred, make_room
+from penjing.training.deferred import Fill, begin, is_deferred
 from penjing.training.engine import Engine
 
 if TYPE_CHECKING:
     from penjing.training.adamw import AdamW
-    from penjing.training.deferred import Fill
     from penjing.training.muon import Muon
     from penjing.training.objectives import Objective
 
@@ -32,6 +30,8 @@ class Crew:
     """Whether this process speaks and writes for all."""
     size = 1
     """How many processes there are."""
+    tensor = 1
+    """How many of them divide each layer's matrices."""
     same_signal_within = 0.0
     """Seconds in which a second Ctrl-C is taken for the first one, come again."""
 
@@ -88,13 +88,9 @@ class Crew:
         device: torch.device,
         dtype: torch.dtype,
         clip: float | None,
-        fill: "Fill | None" = None,
+        fill: Fill | None = None,
     ) -> Engine:
         """What takes the steps; `fill` puts the first weights into a model that has no memory yet."""
         if is_deferred(model):
-            make_room([model], device)
-            if isinstance(model, LanguageModel):
-                model.tie()
-                if fill is not None:
-                    fill_pieces(model, fill)
+            begin(model, device, fill)
         return Engine(model, objective, optimizer, device=device, dtype=dtype, clip=clip)

@@ -108,7 +108,7 @@ class Engine:
         if self.device.type == "cpu":
             outcome.read()
         scale = torch.ones_like(norm) if self.clip is None else (self.clip / (norm + 1e-6)).clamp(max=1.0)
-        torch._foreach_mul_(gradients, scale / weight)
+        torch._foreach_mul_(gradients, (scale / weight).to(gradients[0].device))  # offloaded ones are on the CPU
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
         self.optimizer.step()

@@ -26,11 +26,12 @@ from torch import nn
 from penjing import __version__
 from penjing.device import choose_precision
 from penjing.errors import ConfigError, DataError, TrainingError
-from penjing.training import identity, randomness
+from penjing.training import float8, identity, randomness
 from penjing.training.adamw import AdamW
 from penjing.training.budget import Budget, Spent
 from penjing.training.checkpoints import Checkpoint
 from penjing.training.crew import Crew
+from penjing.training.deferred import Fill
 from penjing.training.engine import (
     Engine,
     NotFinite,
@@ -75,6 +76,8 @@ class Trainer:
         """The largest gradient norm; longer gradients are shortened to it. None for no limit."""
         precision: str = "auto"
         """What to compute in: "fp32", "bf16", or "auto" for what measures faster. Weights are float32 in any case."""
+        float8: bool = False
+        """Let the blocks' linear maps multiply float8: `penjing.training.float8`."""
         device: str = "auto"
         """Where: "cpu", "cuda", "mps", or "auto"."""
         compile: bool = False
@@ -133,6 +136,7 @@ class Trainer:
         sample: Callable[[nn.Module], str] | None = None,
         console: Console | None = None,
         crew: Crew | None = None,
+        fill: Fill | None = None,
     ):
         """Prepares a run; `run` starts it.
 
@@ -147,6 +151,8 @@ class Trainer:
             sample: a text by the model, shown now and then.
             console: where to show the run.
             crew: the processes that train together, this one among them; None for it alone.
+            fill: puts the first weights into a model on the meta device, once processes have divided it; a run that is
+                resumed takes them from its checkpoint.
         """
         self.config = config
         self.model = model
@@ -156,6 +162,7 @@ class Trainer:
         self._tokenizer = tokenizer
         self._validate = validate
         self._sample = sample
+        self._fill = fill
         self._crew = crew or Crew()
         self._display = choose_display(config.display if self._crew.first else "quiet", console)
         self._checkpoints = self._crew.checkpoints(
@@ -193,6 +200,8 @@ class Trainer:
             stack.callback(self._display.close)
             stack.callback(self._checkpoints.close)
             saved = self._checkpoints.newest()
+            if self.config.float8:
+                stack.callback(self._convert_to_float8())
             engine = self._build_engine(saved)
             stack.callback(engine.weights.restore)
             if saved:
@@ -240,7 +249,13 @@ class Trainer:
             "grow": config.grow,
             "clip": config.clip,
             "seed": config.seed,
+            **({"float8": True} if config.float8 else {}),
         }
+
+    def _convert_to_float8(self) -> Callable[[], None]:
+        """Has the model's maps multiply float8; returns what undoes it."""
+        float8.check(self._crew.device(self.config.device))
+        return float8.convert(self.model, pieces=self._crew.tensor)
 
     def _build_engine(self, saved: Checkpoint | None) -> Engine:
         if saved:
@@ -256,8 +271,9 @@ class Trainer:
         told = f"training on {device.type} in {self._precision['compute']} ({reason}), for {self.config.budget}"
         self._display.say(told)
         dtype = _DTYPES[self._precision["compute"]]
+        fill = None if saved else self._fill
         return self._crew.engine(
-            self.model, self.objective, optimizer, device=device, dtype=dtype, clip=self.config.clip
+            self.model, self.objective, optimizer, device=device, dtype=dtype, clip=self.config.clip, fill=fill
         )
 
     def _choose_precision(self, what: str, asked: str, device: torch.device) -> str:

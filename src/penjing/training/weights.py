@@ -120,11 +120,11 @@ def whole(piece: Tensor, like: Tensor) -> Tensor:
 
 
 def piece_of(tensor: Tensor, like: Tensor) -> Tensor:
-    """This process's piece of a tensor that all processes have, in the layout of `like`."""
+    """This process's piece of a tensor that all processes have, in the layout of `like` and where that is."""
     if not hasattr(like, "device_mesh"):
         return tensor
     from torch.distributed.tensor import distribute_tensor
 
     mesh: Any = like.device_mesh
     placements: Any = cast(Any, like).placements
-    return distribute_tensor(tensor, mesh, placements, src_data_rank=None).to_local()
+    return distribute_tensor(tensor, mesh, placements, src_data_rank=None).to_local().to(local(like).device)

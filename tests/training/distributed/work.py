@@ -144,13 +144,17 @@ def compare(meshes: list[dict[str, int]], cases: list[dict[str, Any]], steps: in
 
 
 def launch(
-    count: int, what: str, environment: dict[str, str] | None = None, **settings: Any
+    count: int,
+    what: str,
+    environment: dict[str, str] | None = None,
+    module: str = "tests.training.distributed.work",
+    **settings: Any,
 ) -> list[subprocess.Popen[str]]:
-    """Starts so many processes of this module, which meet on a free port of this machine."""
+    """Starts so many processes of a module, which meet on a free port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "tests.training.distributed.work", what, json.dumps(settings)]
+    command = [sys.executable, "-m", module, what, json.dumps(settings)]
     world = {
         "WORLD_SIZE": str(count),
         "LOCAL_WORLD_SIZE": str(count),

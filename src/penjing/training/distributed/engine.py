@@ -27,6 +27,7 @@ from penjing.errors import TrainingError
 from penjing.models.language_model import LanguageModel
 from penjing.nn.norms import RMSNorm
 from penjing.training.adamw import AdamW
+from penjing.training.deferred import Fill, fill_pieces, is_deferred, make_room
 from penjing.training.distributed import context, tensor
 from penjing.training.distributed.mesh import Mesh
 from penjing.training.distributed.part import Part, check_division, layers_of
@@ -49,14 +50,27 @@ class DistributedEngine(Engine):
         *,
         dtype: torch.dtype = torch.float32,
         clip: float | None = 1.0,
+        fill: Fill | None = None,
     ):
+        """Divides a model; all processes must have the same one.
+
+        Args:
+            model: its weights are taken apart; on the meta device it gets memory for this process's pieces only.
+            objective: what is learned.
+            optimizer: what updates the weights.
+            mesh: how the processes are laid out.
+            dtype: what layers compute in; weights, their gradients' sums and the optimizer's numbers are float32.
+            clip: the largest gradient norm.
+            fill: puts the first weights into a model on the meta device; None leaves it to a checkpoint.
+        """
         if not isinstance(model, LanguageModel):
             raise TrainingError(f"only language models train on several processes; this is a {type(model).__name__}")
         check_division(model, None, None, mesh)
         self.model: LanguageModel = model
         self.objective = objective
         self.mesh, self.device, self.clip = mesh, mesh.device, clip
-        if not mesh.parallel.offload:
+        deferred = is_deferred(model)
+        if not mesh.parallel.offload and not deferred:
             model.to(mesh.device)
         if mesh.parallel.tensor > 1:
             tensor.divide(model, mesh.tensor)
@@ -67,6 +81,11 @@ class DistributedEngine(Engine):
         self._drop_the_rest()
         for part in self.parts:
             _shard(part, mesh, dtype)
+        self._tie()
+        if deferred:
+            make_room(self.parts, torch.device("cpu") if mesh.parallel.offload else mesh.device)
+            if fill is not None:
+                fill_pieces(model, fill)
         self.weights = Weights(self._module(), torch.float32)
         self.optimizer = optimizer.build(model, self.weights.trained)
         self.pipeline = Pipeline(self.parts, mesh, dtype) if mesh.parallel.pipeline > 1 else None
@@ -208,11 +227,20 @@ class DistributedEngine(Engine):
                 if parameter is not None and id(parameter) not in mine:
                     module._parameters[name] = nn.Parameter(parameter.to("meta"), parameter.requires_grad)
 
+    def _tie(self) -> None:
+        """A tied head or embedding that is no part of this process's becomes the one that is, and needs no memory."""
+        if self.parts[-1].ends and not self.parts[0].begins and self.model.config.tied:
+            self.model.embedding.weight = self.model.head.weight
+        else:
+            self.model.tie()
+
 
 def _shard(part: Part, mesh: Mesh, dtype: torch.dtype) -> None:
     """FSDP: each block is put together when it computes, and the ends together with the whole."""
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
-    offload = CPUOffloadPolicy() if mesh.parallel.offload else OffloadPolicy()
+    offload: OffloadPolicy = OffloadPolicy()
+    if mesh.parallel.offload:
+        offload = CPUOffloadPolicy(pin_memory=mesh.device.type == "cuda")
     for block in part.blocks.values():
         fully_shard(block, mesh=mesh.weights, mp_policy=policy, offload_policy=offload)
     fully_shard(part, mesh=mesh.weights, mp_policy=policy, offload_policy=offload)

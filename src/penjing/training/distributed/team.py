@@ -58,7 +58,7 @@ class Team(Crew):
         self._device = device
         self.mesh = Mesh(parallel, device)
         self.first = self.mesh.first
-        self.size = parallel.world
+        self.size, self.tensor = parallel.world, parallel.tensor
         self._store = store
         self._said = 0
 
