@@ -9,16 +9,21 @@ clipping. The peers:
     fused           the same with AdamW(fused=True)
     pure bf16       the same with bf16 weights and no float32 master weights: faster, but small updates are lost
 
-Penjing's time is that of whole steps of the Trainer, metrics and all, from one line of metrics.jsonl to the next.
+Penjing's time is that of whole steps of the Trainer, metrics and all, from one line of metrics.jsonl to the next. Each
+contestant has a process of its own, so that none inherits another's memory, threads or settings; they run in turns.
 """
 
 import argparse
 import itertools
 import json
+import multiprocessing
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,57 +82,54 @@ class Repeating:
         """There is nowhere to go."""
 
 
-def penjing(folder: Path, precision: str) -> Contestant:
-    def run(steps: int) -> list[float]:
-        config = Trainer.Config(
-            budget=Budget(steps=steps + 1),
-            optimizer=AdamW.Config(learning_rate=3e-4),
-            schedule=Constant(),
-            precision=precision,
-            display="quiet",
-        )
-        with tempfile.TemporaryDirectory() as out:
-            config.build(load_model(folder), next_token, Repeating(), Path(out)).run()
-            lines = read_metrics(Path(out) / "metrics.jsonl")
-        return [after["seconds"] - before["seconds"] for before, after in itertools.pairwise(lines)]
-
-    return run
+def penjing(folder: Path, precision: str, steps: int) -> list[float]:
+    """Seconds of each step."""
+    config = Trainer.Config(
+        budget=Budget(steps=steps + 1),
+        optimizer=AdamW.Config(learning_rate=3e-4),
+        schedule=Constant(),
+        precision=precision,
+        display="quiet",
+    )
+    with tempfile.TemporaryDirectory() as out:
+        config.build(load_model(folder), next_token, Repeating(), Path(out)).run()
+        lines = read_metrics(Path(out) / "metrics.jsonl")
+    return [after["seconds"] - before["seconds"] for before, after in itertools.pairwise(lines)]
 
 
-def peer(folder: Path, *, fused: bool, autocast: bool = False, pure: bool = False) -> Contestant:
-    def run(steps: int) -> list[float]:
-        model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.bfloat16 if pure else torch.float32).train()
-        optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, weight_decay=0.1, fused=fused)
-        batch = make_batch()
-        seconds = []
-        for _ in range(steps + 1):
-            started = time.perf_counter()
-            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-                loss = model(input_ids=batch.tokens, labels=batch.tokens, use_cache=False).loss
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            loss.item()
-            seconds.append(time.perf_counter() - started)
-        return seconds[1:]
-
-    return run
+def peer(folder: Path, steps: int, *, fused: bool, autocast: bool = False, pure: bool = False) -> list[float]:
+    """Seconds of each step."""
+    logging.disable_progress_bar()
+    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.bfloat16 if pure else torch.float32).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, weight_decay=0.1, fused=fused)
+    batch = make_batch()
+    seconds = []
+    for _ in range(steps + 1):
+        started = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            loss = model(input_ids=batch.tokens, labels=batch.tokens, use_cache=False).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        loss.item()
+        seconds.append(time.perf_counter() - started)
+    return seconds[1:]
 
 
 def contestants(folder: Path) -> dict[str, dict[str, Contestant]]:
     """By precision: Penjing first, then its peers."""
     return {
         "fp32": {
-            "penjing": penjing(folder, "fp32"),
-            "plain": peer(folder, fused=False),
-            "fused": peer(folder, fused=True),
+            "penjing": partial(penjing, folder, "fp32"),
+            "plain": partial(peer, folder, fused=False),
+            "fused": partial(peer, folder, fused=True),
         },
         "bf16": {
-            "penjing": penjing(folder, "bf16"),
-            "plain": peer(folder, fused=False, autocast=True),
-            "fused": peer(folder, fused=True, autocast=True),
-            "pure bf16": peer(folder, fused=True, pure=True),
+            "penjing": partial(penjing, folder, "bf16"),
+            "plain": partial(peer, folder, fused=False, autocast=True),
+            "fused": partial(peer, folder, fused=True, autocast=True),
+            "pure bf16": partial(peer, folder, fused=True, pure=True),
         },
     }
 
@@ -135,10 +137,15 @@ def contestants(folder: Path) -> dict[str, dict[str, Contestant]]:
 def compare(runs: dict[str, Contestant], rounds: int, steps: int) -> dict[str, dict[str, float]]:
     """Tokens a second of each, and by what factor Penjing is faster: median, lowest and highest over the rounds."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for number in range(rounds):
-        names = list(runs)[:: 1 if number % 2 else -1]  # nobody always goes first
-        for name in names:
-            seconds[name].append(statistics.median(runs[name](steps)))
+    with ExitStack() as stack:
+        fresh = multiprocessing.get_context("spawn")
+        processes = {name: stack.enter_context(ProcessPoolExecutor(1, fresh)) for name in runs}
+        for name, run in runs.items():
+            processes[name].submit(run, 1).result()
+        for number in range(rounds):
+            names = list(runs)[:: 1 if number % 2 else -1]  # nobody always goes first
+            for name in names:
+                seconds[name].append(statistics.median(processes[name].submit(runs[name], steps).result()))
     result = {}
     for name, times in seconds.items():
         ratios = [theirs / ours for ours, theirs in zip(seconds["penjing"], times, strict=True)]
@@ -158,7 +165,6 @@ def main() -> None:
     parser.add_argument("--precision", choices=("fp32", "bf16"))
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         save(folder, build_model())

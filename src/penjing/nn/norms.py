@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from penjing.nn import passes
+
 FEW = 2**15
 """Numbers up to which a CPU without gradients takes a kernel of ours for an RMSNorm."""
 
@@ -54,8 +56,8 @@ class LayerNorm(nn.Module):
 class RMSNorm(nn.Module):
     """Scales each vector to a root mean square of 1. Shapes: `(..., width)` to the same."""
 
-    kernel_of_few = True
-    """Whether a few vectors may go to a kernel of ours; numpy then knows the weight, whose memory nobody can free."""
+    own_kernels = True
+    """Whether kernels of ours may be used; numpy then knows the weight, whose memory nobody can free."""
 
     @dataclass(frozen=True)
     class Config:
@@ -76,8 +78,8 @@ class RMSNorm(nn.Module):
     def forward(self, x: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch width"]:
         """`x` with root mean square 1, scaled."""
         if torch.is_grad_enabled() or x.dtype != self.weight.dtype:
-            return _RMSNorm.apply(x, self.weight, self.config.eps)
-        few = self.kernel_of_few and x.device.type == "cpu" and x.numel() <= FEW
+            return _RMSNorm.apply(x, self.weight, self.config.eps, self.own_kernels)
+        few = self.own_kernels and x.device.type == "cpu" and x.numel() <= FEW
         if few and x.dtype in DTYPES and not torch.compiler.is_compiling():
             return self._of_few(x)
         return F.rms_norm(x, self.weight.shape, self.weight, self.config.eps)
@@ -136,7 +138,12 @@ class _RMSNorm(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, own_kernels: bool) -> Tensor:
+        ctx.own_kernels = own_kernels and passes.serves(x, weight)
+        if ctx.own_kernels:
+            y, inverse = passes.norm(x, weight, eps)
+            ctx.save_for_backward(x, weight, inverse)
+            return y
         exact = torch.promote_types(x.dtype, torch.float32)
         square = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=exact).square_()
         inverse = square.div_(x.shape[-1]).add_(eps).rsqrt_()  # (..., 1)
@@ -145,11 +152,14 @@ class _RMSNorm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         x, weight, inverse = ctx.saved_tensors
+        if ctx.own_kernels and grad.dtype == x.dtype:
+            x_grad, weight_grad = passes.norm_gradient(x, weight, inverse, grad.contiguous())
+            return x_grad, weight_grad.to(weight.dtype), None, None
         normed = x * inverse  # (..., width), at least float32
         weight_grad = (grad * normed).flatten(0, -2).sum(dim=0)  # (width,)
         scaled = grad.to(normed.dtype) * weight
         mean = torch.linalg.vecdot(scaled, normed).unsqueeze(-1).div_(x.shape[-1])  # (..., 1)
         x_grad = scaled.addcmul_(normed, mean, value=-1).mul_(inverse)
-        return x_grad.to(x.dtype), weight_grad.to(weight.dtype), None
+        return x_grad.to(x.dtype), weight_grad.to(weight.dtype), None, None

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from penjing.errors import ConfigError
+from penjing.nn import passes
 
 
 def frequencies(theta: float, dim: int) -> Float[Tensor, " half"]:
@@ -297,10 +298,12 @@ class _Rotation(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
-        return _turn(x, cos, sin)
+        return passes.rotate(x, cos, sin, 1) if passes.serves(x, cos, sin) else _turn(x, cos, sin)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         cos, sin = ctx.saved_tensors
+        if passes.serves(grad, cos, sin):
+            return passes.rotate(grad, cos, sin, -1), None, None
         return _turn(grad, cos, sin, direction=-1), None, None

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from penjing.nn import passes
 from penjing.nn.linear import Linear, can_join, initialise_linear, joined, together
 
 
@@ -62,6 +63,9 @@ class _Gated(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, both: Tensor) -> Tensor:
+        if passes.serves(both):
+            ctx.save_for_backward(both, None)
+            return passes.gate(both)
         gate, up = both.chunk(2, dim=-1)
         opened = F.silu(gate)
         ctx.save_for_backward(both, opened)
@@ -71,6 +75,8 @@ class _Gated(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         both, opened = ctx.saved_tensors
+        if opened is None:
+            return passes.gate_gradient(both, grad.contiguous())
         gate, up = both.chunk(2, dim=-1)
         both_grad = torch.empty_like(both)
         gate_grad, up_grad = both_grad.chunk(2, dim=-1)
