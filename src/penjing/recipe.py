@@ -30,7 +30,8 @@ from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
 from penjing import __version__
-from penjing.data.corpus import files_in
+from penjing.data import places
+from penjing.data.corpus import is_dataset
 from penjing.errors import ConfigError, DataError, PenjingError, nearest
 from penjing.files import read_json, tidy, write_json
 from penjing.settings import ParallelTable, RecordedCurve, Settings
@@ -85,7 +86,7 @@ class Workshop:
     """The run's folder; stages before lie in it under their names."""
     recipe: "Recipe"
     data: str | None
-    """The user's own text, if the run was given one: a file, a folder, or `hf:NAME`."""
+    """The user's own text, if the run was given one: a file, folder, pattern or address, or `hf:NAME`."""
     output: Console
     results: dict[str, dict[str, Any]]
     """What the stages before returned, by name."""
@@ -304,7 +305,7 @@ def _check(recipe: Recipe, out: Path, data: str | None) -> None:
     """Refuses what cannot work before anything is done."""
     if recipe.needs_data and data is None:
         raise DataError(f"the recipe '{recipe.name}' trains on your own text: add --data FILE-OR-FOLDER")
-    if data is not None and not data.startswith("hf:") and not os.path.exists(data):
+    if data is not None and not is_dataset(data) and not places.is_there(data):
         raise DataError(f"there is no file or folder {data}")
     for name, stage in recipe.stages.items():
         try:
@@ -313,7 +314,7 @@ def _check(recipe: Recipe, out: Path, data: str | None) -> None:
             raise ConfigError(f"recipe '{recipe.name}', [{name}]: {fault}") from None
         for file in stage.named_files():
             made_by_this_run = Path(file).absolute().is_relative_to(out.absolute())
-            if not made_by_this_run and not os.path.exists(file):
+            if not made_by_this_run and not is_dataset(file) and not places.is_there(file):
                 raise DataError(f"recipe '{recipe.name}', [{name}]: there is no file or folder {file}")
     if os.path.exists(out) and not os.path.isdir(out):
         raise ConfigError(f"{out} is a file; --out names a folder, which is made when there is none")
@@ -391,13 +392,7 @@ def _free_name(folder: Path) -> Path:
 
 def _identity(data: str | None) -> list[Any]:
     """What tells one text from another without reading it: each file's name, size and time of change."""
-    if data is None or data.startswith("hf:"):
-        return [data]
-    try:
-        files = [Path(data)] if Path(data).is_file() else files_in(Path(data))
-        return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
-    except OSError as fault:
-        raise DataError(f"{fault.filename} cannot be read: {fault.strerror}") from None
+    return [data] if data is None or is_dataset(data) else places.identity(data)
 
 
 def _digest(value: Any) -> str:

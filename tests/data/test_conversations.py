@@ -136,7 +136,7 @@ def test_a_record_of_another_layout_than_the_first_is_refused(tmp_path):
 def test_missing_and_empty_files_are_said_and_folders_are_read(tmp_path):
     with pytest.raises(DataError, match="there is no file or folder"):
         list(read(tmp_path / "none.json"))
-    with pytest.raises(DataError, match="there are no conversations in"):
+    with pytest.raises(DataError, match="there is no file to read in"):
         list(read(tmp_path))
     (tmp_path / "a.txt").write_text("Hi")
     with pytest.raises(DataError, match=r"a\.txt: not a file of records; known: \.jsonl"):

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from penjing.data import corpus
-from penjing.data.corpus import Corpus, Document, documents, files_in, is_validation
+from penjing.data.corpus import Corpus, Document, documents, is_validation
+from penjing.data.places import files_in
 from penjing.errors import DataError
 from penjing.tokenizer.patterns import PATTERNS
 

@@ -130,20 +130,47 @@ def test_resumed_is_uninterrupted(tokenizer, tmp_path_factory, name, before, bat
         assert loader.epoch == resumed.epoch
 
 
-@pytest.mark.parametrize("name", sorted(PACKINGS))
-def test_ranks_share_the_rows_of_one_process(shards_of, name):
-    """Rank r of n has the rows r * batch .. of each n * batch that a single process would have; also after a resume."""
-    data = shards_of(TEXTS)
-    alone = loader_of(data, batch=6, packing=name)
-    ranks = [loader_of(data, batch=2, packing=name, rank=rank, world_size=3) for rank in range(3)]
-    for _ in range(10):
-        whole, parts = next(alone), [next(rank) for rank in ranks]
-        assert torch.equal(whole.tokens, torch.cat([part.tokens for part in parts]))
-        assert torch.equal(whole.mask, torch.cat([part.mask for part in parts]))
-    assert all(rank.state_dict() == alone.state_dict() for rank in ranks)
-    fewer = loader_of(data, batch=6, packing=name)
-    fewer.load_state_dict(ranks[1].state_dict())
-    assert same(next(fewer), next(alone))
+@settings(deadline=None, max_examples=30)
+@given(
+    st.sampled_from(sorted(PACKINGS)),
+    st.integers(4, 9),
+    st.lists(st.tuples(st.integers(1, 4), st.integers(0, 6)), min_size=1, max_size=4),
+    st.booleans(),
+)
+def test_ranks_share_the_rows_of_one_process(tokenizer, tmp_path_factory, name, batch, sessions, mixed):
+    """A run of several sessions, each on so many ranks for so many steps and resumed from any one rank of the last.
+
+    Oracle: a single process that is never interrupted. The ranks' rows, one rank after the other, are its batch, bit
+    for bit, also where rows do not divide evenly and where blocks and epochs end inside of a batch; no rank is without.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "BLOCK_TOKENS", 200)
+        patch.setattr(packing, "BLOCK_ROWS", 5)
+        folder = tmp_path_factory.mktemp("s")
+        data = [shards.write(TEXTS, tokenizer, folder / "a")]
+        if mixed:
+            data.append(shards.write(TEXTS[:7], tokenizer, folder / "b"))
+        weights = (3.0, 2.0) if mixed else ()
+        alone = loader_of(data, batch=batch, packing=name, weights=weights)
+        saved = alone.state_dict()
+        for world, steps in sessions:
+            ranks = [
+                loader_of(data, batch=batch, packing=name, weights=weights, rank=rank, world_size=world)
+                for rank in range(world)
+            ]
+            for loader in ranks:
+                loader.load_state_dict(json.loads(json.dumps(saved)))
+            for _ in range(steps):
+                whole, parts = next(alone), [next(loader) for loader in ranks]
+                assert [len(part.tokens) for part in parts] == [
+                    batch // world + (rank < batch % world) for rank in range(world)
+                ]
+                for tensor in ("tokens", "targets", "mask"):
+                    together = torch.cat([getattr(part, tensor) for part in parts])
+                    assert torch.equal(together, getattr(whole, tensor))
+            assert all(loader.state_dict() == alone.state_dict() for loader in ranks)
+            assert {loader.rows for loader in ranks} == {batch}
+            saved = ranks[-1].state_dict()
 
 
 def test_mixtures_keep_their_shares(shards_of):
@@ -155,6 +182,8 @@ def test_mixtures_keep_their_shares(shards_of):
         counts[int(next(loader).tokens[0, 0])] += 1
         for count, share in zip(counts.values(), (0.5, 0.3, 0.2), strict=True):
             assert abs(count - share * rows) <= 1
+    without = loader_of(data, batch=5, context=8, weights=(1, 0, 1))
+    assert 98 not in {int(token) for _ in range(50) for token in next(without).tokens[:, 0]}
     by_size = loader_of(data[:2], batch=1, context=8)
     taken = sum(int(next(by_size).tokens[0, 0]) == 97 for _ in range(492))
     assert taken == 91  # of 492 rows, as its tokens are 91 of 492
@@ -203,8 +232,12 @@ def test_a_saved_position_of_other_data_or_settings_is_refused(shards_of):
         ({"context": 0}, "context is 0"),
         ({"rank": 2, "world_size": 2}, "rank is 2; with a world_size of 2 it is 0 to 1"),
         ({"packing": "streams"}, "did you mean 'stream'"),
+        ({"batch": 2, "world_size": 3}, "a batch of 2 has not a row for each of 3 ranks"),
         ({"weights": (1.0, 2.0)}, "each of the 1 sources"),
-        ({"weights": (0.0,)}, "one above 0"),
+        ({"weights": (0.0,)}, "at least one above 0"),
+        ({"weights": (-1.0,)}, "numbers from 0 on"),
+        ({"weights": (float("nan"),)}, "numbers from 0 on"),
+        ({"weights": (float("inf"),)}, "numbers from 0 on"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(shards_of, options, message):

@@ -189,7 +189,7 @@ def test_a_full_disk_is_said_and_nothing_is_lost(tokenizer, tmp_path, monkeypatc
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(shards._Writer, "_put", full)
+    monkeypatch.setattr(shards.Writer, "_put", full)
     with pytest.raises(PenjingError, match=r"could not be written: No space left on device"):
         shards.write(["new"], tokenizer, tmp_path / "s")
     assert Shards.open(tmp_path / "s").fingerprint == before.fingerprint

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from penjing.data import records, streams
-from penjing.data.corpus import files_in
+from penjing.data import places, records, streams
+from penjing.data.places import File
 from penjing.errors import DataError, nearest
 
 if TYPE_CHECKING:
@@ -57,15 +57,13 @@ class Conversation:
 def read(path: str | Path) -> Iterator[Conversation]:
     """The conversations of a .json, .jsonl or .parquet file (or .gz, .zst of the JSON ones), or of a folder of them.
 
+    The path may be an address or a pattern, too; see `penjing.data.places`.
+
     Raises:
         DataError: it is missing, unreadable, empty, of unknown layout, or a record is not of its layout.
     """
-    path = Path(path)
-    if not path.exists():
-        raise DataError(f"there is no file or folder {path}")
-    files = [file for file in files_in(path) if records.kind_of(file) in records.KINDS] if path.is_dir() else [path]
     empty = True
-    for file in files:
+    for file in places.files_at(path, lambda file: records.kind_of(file) in records.KINDS, ", ".join(records.KINDS)):
         for conversation in _read_file(file):
             empty = False
             yield conversation
@@ -73,7 +71,7 @@ def read(path: str | Path) -> Iterator[Conversation]:
         raise DataError(f"there are no conversations in {path}")
 
 
-def _read_file(path: Path) -> Iterator[Conversation]:
+def _read_file(path: File) -> Iterator[Conversation]:
     parse: Callable[[dict[str, Any], str], Conversation] | None = None
     for record in records.read(path):
         if not isinstance(record.value, dict):

@@ -9,6 +9,7 @@ What is a document:
     .jsonl .json          a record: its field (`text`), a string or a list of strings, which are then lines
     .parquet              a row: the same field
     hf:org/name           a row of a Hugging Face dataset, streamed: hf:NAME[:CONFIG[:SPLIT]]
+    s3://bucket/folder/   as a local file, folder or pattern, wherever fsspec reaches; see `penjing.data.places`
 Text and JSON files may be compressed (.gz, .zst). Documents without text are left out.
 
 A document longer than a few million characters arrives in pieces, cut where tokenizers cut as well, so that memory
@@ -20,7 +21,6 @@ document never lie on both sides, whatever files they are in, and a corpus that 
 A corpus of few documents (a novel, ten plays) is split by position: the last part of each document is for validation.
 """
 
-import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -29,15 +29,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from penjing.data import records, streams
+from penjing.data import places, records, streams
+from penjing.data.places import File
 from penjing.errors import DataError
 
 END_OF_TEXT = "<|endoftext|>"
 PIECE = 1 << 21
 """Documents of more characters than this arrive in pieces of about this size."""
-
-STAGE_MARK = "stage.json"
-"""The file that each stage of `penjing run` has in its folder."""
 
 _TEXT_KINDS = (".txt", ".text", ".md", ".markdown")
 _DOCUMENTS_EXPECTED = 10
@@ -62,8 +60,8 @@ class Corpus:
     """The documents of one or more sources, read anew by each iteration.
 
     Args:
-        source: a file, a folder (searched as `files_in` does: hidden files and the runs in it are left out),
-            `hf:NAME[:CONFIG[:SPLIT]]`, or several of these.
+        source: a file, a folder (searched as `places.files_in` does: hidden files and the runs in it are left out), a
+            pattern such as `books/*.txt`, an address of any of these, `hf:NAME[:CONFIG[:SPLIT]]`, or several of these.
         field: which field of a record is the text.
         separator: what lies between the documents of a text file; None makes each file one document.
         encoding: of text and JSON files: "utf-8", "gb18030", ...
@@ -113,24 +111,15 @@ class Corpus:
         return _Part(self, fraction, seed, lengths, False), _Part(self, fraction, seed, lengths, True)
 
     def _read(self, source: str | Path) -> Iterator[Document]:
-        if isinstance(source, str) and source.startswith("hf:"):
-            rows = ((row, f"{source}, row {number}") for number, row in enumerate(_hugging_face(source), 1))
-            return self._documents(rows)
-        path = Path(source)
-        if path.is_dir():
-            return self._folder(path)
-        return self._file(path)
-
-    def _folder(self, folder: Path) -> Iterator[Document]:
-        files = [file for file in files_in(folder) if _known(file)]
-        if not files:
-            raise DataError(f"there is no file to read in {folder}; known kinds: {_kinds()}")
-        for file in files:
+        if isinstance(source, str) and is_dataset(source):
+            yield from self._documents(
+                (row, f"{source}, row {number}") for number, row in enumerate(_hugging_face(source), 1)
+            )
+            return
+        for file in places.files_at(source, _known, _kinds()):
             yield from self._file(file)
 
-    def _file(self, path: Path) -> Iterator[Document]:
-        if not path.exists():
-            raise DataError(f"there is no file or folder {path}")
+    def _file(self, path: File) -> Iterator[Document]:
         kind = records.kind_of(path)
         if kind in _TEXT_KINDS:
             blocks = streams.text_blocks(path, encoding=self.encoding, errors=self.errors)
@@ -166,6 +155,11 @@ def documents(source: Source, **options: Any) -> Iterator[Document]:
     return iter(Corpus(source, **options))
 
 
+def is_dataset(source: str) -> bool:
+    """Whether a source is `hf:NAME`, a dataset by name, and not `hf://`, a file on the Hub."""
+    return source.startswith("hf:") and not source.startswith("hf://")
+
+
 def is_validation(document: Document, fraction: float, seed: int = 0) -> bool:
     """Whether a document is for validation: by a hash of its beginning and the seed, the same on every machine."""
     text = document.key or _beginning(document.text)
@@ -173,27 +167,7 @@ def is_validation(document: Document, fraction: float, seed: int = 0) -> bool:
     return int.from_bytes(digest, "big") < fraction * 2**64
 
 
-def files_in(folder: Path) -> Iterator[Path]:
-    """The files in a folder and the folders in it, in the same order on every machine.
-
-    Left out are hidden files and folders, and what `penjing run` made: a folder in it that is a run's, or a stage's.
-    So a run can train on the folder that it lies in.
-    """
-    for place, folders, files in os.walk(folder, onerror=_unreadable):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        stages = [name for name in folders if os.path.isfile(os.path.join(place, name, STAGE_MARK))]
-        if stages and Path(place) != Path(folder):
-            folders.clear()  # a run's folder
-            continue
-        folders[:] = [name for name in folders if name not in stages]
-        yield from (Path(place) / name for name in sorted(files) if not name.startswith("."))
-
-
-def _unreadable(fault: OSError) -> None:
-    raise DataError(f"{fault.filename} cannot be read: {fault.strerror}")
-
-
-def _known(path: Path) -> bool:
+def _known(path: File) -> bool:
     return records.kind_of(path) in (*_TEXT_KINDS, *records.KINDS)
 
 

@@ -6,8 +6,9 @@
     other.load_state_dict(saved)            # goes on with the very next batch, bit for bit
 
 A loader takes rows from one or more `packing.Rows` and fills them into tensors. With several shards, each row comes
-from the one that is furthest behind its share. Rows are counted over all ranks: of each `batch * world_size` rows, rank
-r takes its own `batch`, so ranks never see the same row, and a run may resume with another number of them.
+from the one that is furthest behind its share. A batch is that of all ranks together, whatever their number: each takes
+its own rows of it, the first ones one more where they do not divide evenly. So ranks never see the same row, and a run
+may resume with another number of them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +29,7 @@ class LoaderConfig:
     """What every loader must know."""
 
     batch: int
-    """Rows of a batch, on each rank."""
+    """Rows of a batch, of all ranks together."""
     context: int
     """Input tokens of a row."""
     seed: int = 0
@@ -44,10 +45,29 @@ class LoaderConfig:
         for name in ("batch", "context", "world_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; a loader needs at least 1")
+        if self.batch < self.world_size:
+            raise ConfigError(f"a batch of {self.batch} has not a row for each of {self.world_size} ranks")
         if not 0 <= self.rank < self.world_size:
             raise ConfigError(
                 f"rank is {self.rank}; with a world_size of {self.world_size} it is 0 to {self.world_size - 1}"
             )
+
+    @property
+    def part(self) -> slice:
+        """Which rows of a batch are this rank's."""
+        size, more = divmod(self.batch, self.world_size)
+        start = self.rank * size + min(self.rank, more)
+        return slice(start, start + size + (self.rank < more))
+
+
+def check_weights(weights: Sequence[float]) -> None:
+    """Whether sources can be mixed so.
+
+    Raises:
+        ConfigError: a weight is negative or no number, or none is above 0.
+    """
+    if not all(0 <= weight < float("inf") for weight in weights) or not any(weights):
+        raise ConfigError(f"weights are {tuple(weights)}; they must be numbers from 0 on, at least one above 0")
 
 
 class Loader(Iterator[TokenBatch]):
@@ -56,14 +76,17 @@ class Loader(Iterator[TokenBatch]):
     Args:
         config: the rows' shape and order.
         sources: where rows come from, one or more.
-        weights: each source's share of the rows; empty: by size, so that all begin anew at the same time.
+        weights: each source's share of the rows, in any unit, 0 for none; empty: by size, so that all begin anew at the
+            same time.
     """
 
     def __init__(self, config: LoaderConfig, sources: Sequence[Tokens], weights: Sequence[float] = ()):
         if not sources:
             raise DataError("a loader needs at least one set of shards")
-        if weights and (len(weights) != len(sources) or min(weights) <= 0):
-            raise ConfigError(f"weights are {tuple(weights)}; each of the {len(sources)} sources needs one above 0")
+        if weights:
+            check_weights(weights)
+            if len(weights) != len(sources):
+                raise ConfigError(f"weights are {tuple(weights)}; each of the {len(sources)} sources needs one")
         self._config = config
         self._sources = [rows_of(config.packing, source, config.context, config.seed) for source in sources]
         shares = np.array(weights or [source.tokens for source in sources], dtype=np.float64)
@@ -73,13 +96,13 @@ class Loader(Iterator[TokenBatch]):
 
     def __next__(self) -> TokenBatch:
         config = self._config
-        first = sum(self._taken) + config.rank * config.batch
-        rows = self._take(config.batch * config.world_size)[config.rank * config.batch :][: config.batch]
+        first = sum(self._taken) + config.part.start
+        rows = self._take(config.batch)[config.part]
         batch = assemble(rows, config.context)
         self._slots += batch.tokens.numel()
         self._filled += sum(stop - start for _, row in rows for start, stop in row)
         source, row = rows[0]
-        origin = f"rows {first} to {first + config.batch - 1}, the first from {source.place(row[0][0])}"
+        origin = f"rows {first} to {first + len(rows) - 1}, the first from {source.place(row[0][0])}"
         return TokenBatch(batch.tokens, batch.targets, batch.mask, batch.positions, batch.documents, origin)
 
     @property
@@ -90,7 +113,7 @@ class Loader(Iterator[TokenBatch]):
     @property
     def rows(self) -> int:
         """How many rows a batch has, on all ranks together."""
-        return self._config.batch * self._config.world_size
+        return self._config.batch
 
     @property
     def efficiency(self) -> float:

@@ -11,11 +11,13 @@ memory than its largest element.
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from penjing.data import streams
+from penjing.data.places import File
 from penjing.errors import DataError
 
 LINES = (".jsonl", ".ndjson")
@@ -33,13 +35,13 @@ class Record:
     """The file and the line, record or row, for error messages."""
 
 
-def kind_of(path: Path) -> str:
+def kind_of(path: File) -> str:
     """What a file's name says that it is, compression aside: `.jsonl` for `web.JSONL.gz`."""
     return Path(path.stem).suffix.lower() if path.suffix.lower() in streams.COMPRESSED else path.suffix.lower()
 
 
 def read(
-    path: Path, *, columns: list[str] | None = None, encoding: str = "utf-8", errors: str = "strict"
+    path: File, *, columns: list[str] | None = None, encoding: str = "utf-8", errors: str = "strict"
 ) -> Iterator[Record]:
     """The records of a .jsonl, .json or .parquet file; of a parquet table only `columns`, if given.
 
@@ -56,7 +58,7 @@ def read(
     raise DataError(f"{path}: not a file of records; known: {', '.join(KINDS)} (and .gz, .zst of the JSON ones)")
 
 
-def _json_lines(path: Path, encoding: str, errors: str) -> Iterator[Record]:
+def _json_lines(path: File, encoding: str, errors: str) -> Iterator[Record]:
     for number, line in streams.lines(path, encoding=encoding, errors=errors):
         where = f"{path}, line {number}"
         try:
@@ -66,7 +68,7 @@ def _json_lines(path: Path, encoding: str, errors: str) -> Iterator[Record]:
         yield Record(value, where)
 
 
-def _json_stream(path: Path, encoding: str, errors: str) -> Iterator[Record]:
+def _json_stream(path: File, encoding: str, errors: str) -> Iterator[Record]:
     text = _Unread(path, streams.text_blocks(path, encoding=encoding, errors=errors, newlines=False))
     in_list = text.skip("[")
     number = 0
@@ -84,7 +86,7 @@ def _json_stream(path: Path, encoding: str, errors: str) -> Iterator[Record]:
 class _Unread:
     """Text that arrives in blocks, of which the beginning is looked at, skipped or decoded as JSON."""
 
-    def __init__(self, path: Path, blocks: Iterator[str]):
+    def __init__(self, path: File, blocks: Iterator[str]):
         self._path = path
         self._blocks = blocks
         self._decoder = json.JSONDecoder()
@@ -155,11 +157,17 @@ def _reason(fault: Exception) -> str:
     return str(fault)
 
 
-def _parquet(path: Path, columns: list[str] | None) -> Iterator[Record]:
+def _parquet(path: File, columns: list[str] | None) -> Iterator[Record]:
     from pyarrow import ArrowException, parquet
 
     try:
-        with parquet.ParquetFile(path) as file:
+        with ExitStack() as stack:
+            source = path if isinstance(path, Path) else stack.enter_context(path.open())
+            if not isinstance(source, Path) and not source.seekable():
+                raise DataError(
+                    f"{path}: this server sends files only whole, and parquet is read in parts: download it"
+                )
+            file = stack.enter_context(parquet.ParquetFile(source))
             missing = [column for column in columns or () if column not in file.schema_arrow.names]
             if missing:
                 present = ", ".join(file.schema_arrow.names)

@@ -9,21 +9,25 @@
 
 Each document ends with the tokenizer's end-of-document token, and begins with the begin token where the tokenizer's
 model expects one. A document may go on in the next file. Writing is a stream with a bounded number of documents in
-hand, on any number of threads, with the same result.
+hand, on any number of threads or processes, with the same result; `shard_files` is the writing side.
 """
 
 import hashlib
 import itertools
+import json
+import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, get_origin
+from typing import TYPE_CHECKING, Any, get_origin
 
 import numpy as np
 from numpy.typing import NDArray
 
+from penjing.data import shard_files
 from penjing.data.corpus import Document
-from penjing.data.streams import whole_characters
+from penjing.data.shard_files import Encoder, Writer, tasks, token_file
 from penjing.errors import DataError
 from penjing.files import atomic_folder, read_json, write_json
 from penjing.workers import in_order
@@ -34,8 +38,6 @@ if TYPE_CHECKING:
 FORMAT = "penjing token shards, version 1"
 FILE_TOKENS = 1 << 29
 """How many tokens a file holds, the last one aside (1 GiB of uint16)."""
-
-_TASK_CHARACTERS = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -156,8 +158,10 @@ def write(
     folder: str | Path,
     *,
     workers: int = 1,
+    processes: bool = False,
     file_tokens: int = FILE_TOKENS,
     progress: Callable[[int], None] | None = None,
+    made_of: Any = None,
 ) -> Shards:
     """Writes documents as token shards; the folder appears whole or not at all.
 
@@ -166,12 +170,17 @@ def write(
             that begin it, where the model expects any), unless it is an array that has them.
         tokenizer: makes the ids.
         folder: where; shards that are there are replaced.
-        workers: threads that tokenize. The result does not depend on it.
+        workers: how many threads tokenize. The result does not depend on it.
+        processes: processes instead of threads: worth their start for much text on many cores.
         file_tokens: how many tokens a file holds.
         progress: called now and then with how many UTF-8 bytes of text are done.
+        made_of: what tells the documents from any others (plain JSON). With it, writing that was stopped goes on from
+            its last whole part, for which `documents` are read from their beginning again, but not tokenized. What is
+            not finished lies beside the folder, as `.NAME.unfinished`.
 
     Raises:
-        DataError: there is no document, the folder holds something else, or the tokenizer has no end-of-document token.
+        DataError: there is no document, the folder holds something else, the tokenizer has no end-of-document token, or
+            what was left unfinished is of other documents or another tokenizer.
         PenjingError: the disk is full, or the folder cannot be written.
     """
     folder = Path(folder)
@@ -180,19 +189,31 @@ def write(
     eos = tokenizer.eos_id
     if eos is None:
         raise DataError("the tokenizer has no token that ends a document (eos); shards need one")
+    print_of_tokenizer = fingerprint(tokenizer)
+    dtype = "<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4"
+    kept = None
+    if made_of is not None:
+        kept = _unfinished(folder, {"tokenizer": print_of_tokenizer, "file_tokens": file_tokens, "text": made_of})
     with atomic_folder(folder) as temporary:
-        dtype = "<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4"
-        with _Writer(temporary, np.dtype(dtype), tokenizer.prefix_ids, eos, file_tokens) as writer:
-            for pieces in in_order(_Encoder(tokenizer), _tasks(documents), workers):
+        place = kept or temporary
+        with Writer(place, np.dtype(dtype), tokenizer.prefix_ids, eos, file_tokens) as writer:
+            rest = itertools.islice(documents, writer.read, None)
+            for number, pieces in enumerate(in_order(Encoder(tokenizer), tasks(rest), workers, processes=processes), 1):
                 for piece in pieces:
                     writer.add(piece)
+                if kept and number % shard_files.PART_TASKS == 0:
+                    writer.end_part()
                 if progress is not None:
                     progress(writer.bytes)
             writer.end_document()
+            if kept:
+                writer.end_part()
         if not writer.documents:
+            if kept:
+                shutil.rmtree(kept)
             raise DataError("there is no document to write: the corpus, or this side of its split, is empty")
         header = Header(
-            tokenizer=fingerprint(tokenizer),
+            tokenizer=print_of_tokenizer,
             vocab_size=tokenizer.vocab_size,
             eos_id=eos,
             dtype=dtype,
@@ -202,8 +223,41 @@ def write(
             bytes=writer.bytes,
             sha256=writer.sha256(),
         )
+        if kept:
+            for name in header.sha256:
+                _also_at(kept / name, temporary / name)
         write_json(temporary / "header.json", {"format": FORMAT, **asdict(header)})
+    if kept:
+        shutil.rmtree(kept)
     return Shards(folder, header)
+
+
+def _also_at(file: Path, place: Path) -> None:
+    """The file in a second place, not moved there: a kill in between must leave the unfinished folder whole."""
+    try:
+        os.link(file, place)
+    except OSError:  # a file system without links
+        shutil.copyfile(file, place)
+
+
+def _unfinished(folder: Path, made_of: dict[str, Any]) -> Path:
+    """The folder for what is not finished, which may hold parts of the same documents already."""
+    kept = folder.parent / f".{folder.name}.unfinished"
+    record = kept / "made_of.json"
+    made_of = json.loads(json.dumps(made_of))
+    try:
+        kept.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise DataError(f"{kept} cannot be written: {fault.strerror}; name another folder") from None
+    if not record.exists():
+        write_json(record, made_of)
+    elif (before := read_json(record, DataError)) != made_of:
+        changed = [name for name in made_of if not isinstance(before, dict) or before.get(name) != made_of[name]]
+        raise DataError(
+            f"{kept} holds unfinished shards, and since then this has changed: {', '.join(changed)}; "
+            "delete it to begin again"
+        )
+    return kept
 
 
 def fingerprint(tokenizer: "Tokenizer") -> str:
@@ -212,136 +266,12 @@ def fingerprint(tokenizer: "Tokenizer") -> str:
     return _digest(sorted(tokenizer.special_tokens.items()), b"".join(b"%d:%b" % (len(t), t) for t in tokens))
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    ids: NDArray[np.integer[Any]]
-    bytes: int
-    continues: bool
-
-
-class _Encoder:
-    """Documents to pieces of ids; called by several threads at a time."""
-
-    def __init__(self, tokenizer: "Tokenizer"):
-        self._tokenizer = tokenizer
-        self._lengths: NDArray[np.int64] | None = None
-
-    def __call__(self, task: list[Document | NDArray[np.integer[Any]]]) -> list[_Piece]:
-        return [self._encode(entry) for entry in task]
-
-    def _encode(self, entry: Document | NDArray[np.integer[Any]]) -> _Piece:
-        if isinstance(entry, Document):
-            size = len(whole_characters(entry.text, entry.origin or "a document").encode())
-            return _Piece(self._tokenizer.encode_array(entry.text), size, entry.continues)
-        vocab_size = self._tokenizer.vocab_size
-        if entry.size and not 0 <= int(entry.min()) <= int(entry.max()) < vocab_size:
-            raise DataError(f"a document has ids from {entry.min()} to {entry.max()}; the vocabulary has {vocab_size}")
-        if self._lengths is None:
-            lengths = [len(self._tokenizer.token_bytes(number)) for number in range(vocab_size)]
-            self._lengths = np.array(lengths, dtype=np.int64)
-        return _Piece(entry, int(self._lengths[entry].sum()), False)
-
-
-class _Writer:
-    """Appends documents to the files of a folder."""
-
-    def __init__(self, folder: Path, dtype: np.dtype[Any], prefix: list[int], eos: int, file_tokens: int):
-        self._folder = folder
-        self._dtype = dtype
-        self._prefix = prefix
-        self._eos = eos
-        self._file_tokens = file_tokens
-        self._file: BinaryIO | None = None
-        self._hashes: dict[str, Any] = {}
-        self._index: dict[str, BinaryIO] = {}
-        self._open = False
-        self._last = -1
-        self.documents = self.tokens = self.bytes = 0
-
-    def __enter__(self) -> "_Writer":
-        self._index = {name: self._create(name) for name in ("ends.bin", "bytes.bin")}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for file in (*self._index.values(), self._file):
-            if file is not None:
-                file.close()
-
-    def add(self, piece: _Piece) -> None:
-        """Appends a document or a piece of one."""
-        if not self._open and piece.ids[: len(self._prefix)].tolist() != self._prefix:
-            self._append(np.array(self._prefix, dtype=self._dtype))
-        self._open = True
-        self._append(piece.ids.astype(self._dtype))
-        self.bytes += piece.bytes
-        if piece.ids.size:
-            self._last = int(piece.ids[-1])
-        if not piece.continues:
-            self.end_document()
-
-    def end_document(self) -> None:
-        """Ends the document whose pieces were added, if there is one."""
-        if not self._open:
-            return
-        if self._last != self._eos:
-            self._append(np.array([self._eos], dtype=self._dtype))
-        self._open, self._last = False, -1
-        self.documents += 1
-        for name, value in (("ends.bin", self.tokens), ("bytes.bin", self.bytes)):
-            self._put(name, self._index[name], value.to_bytes(8, "little"))
-
-    def sha256(self) -> dict[str, str]:
-        return {name: value.hexdigest() for name, value in self._hashes.items()}
-
-    def _append(self, ids: NDArray[Any]) -> None:
-        while ids.size:
-            number, used = divmod(self.tokens, self._file_tokens)
-            name = _token_file(number)
-            if used == 0:
-                if self._file is not None:
-                    self._file.close()
-                self._file = self._create(name)
-            assert self._file is not None
-            part, ids = ids[: self._file_tokens - used], ids[self._file_tokens - used :]
-            self._put(name, self._file, part.tobytes())
-            self.tokens += part.size
-
-    def _create(self, name: str) -> BinaryIO:
-        self._hashes[name] = hashlib.sha256()
-        return (self._folder / name).open("wb", buffering=1 << 20)
-
-    def _put(self, name: str, file: BinaryIO, data: bytes) -> None:
-        file.write(data)
-        self._hashes[name].update(data)
-
-
-def _tasks(
-    documents: Iterable[Document | str | NDArray[np.integer[Any]]],
-) -> Iterator[list[Document | NDArray[np.integer[Any]]]]:
-    """Groups of documents that are worth a thread's while."""
-    task: list[Document | NDArray[np.integer[Any]]] = []
-    size = 0
-    for document in documents:
-        entry = Document(document) if isinstance(document, str) else document
-        task.append(entry)
-        size += len(entry.text) if isinstance(entry, Document) else entry.size
-        if size >= _TASK_CHARACTERS:
-            yield task
-            task, size = [], 0
-    if task:
-        yield task
-
-
-def _token_file(number: int) -> str:
-    return f"tokens-{number:05}.bin"
-
-
 def _token_files(header: Header) -> Iterator[tuple[str, int]]:
     for number in itertools.count():
         left = header.tokens - number * header.file_tokens
         if left <= 0:
             return
-        yield _token_file(number), min(left, header.file_tokens)
+        yield token_file(number), min(left, header.file_tokens)
 
 
 def _header(values: dict[str, Any], path: Path) -> Header:

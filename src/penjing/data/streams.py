@@ -10,11 +10,11 @@ import io
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import zstandard
 
+from penjing.data.places import File
 from penjing.errors import DataError, nearest
 
 COMPRESSED = (".gz", ".zst")
@@ -27,7 +27,7 @@ LONGEST_LINE = 1 << 28
 
 
 @contextmanager
-def open_bytes(path: Path) -> Iterator[BinaryIO]:
+def open_bytes(path: File) -> Iterator[BinaryIO]:
     """The bytes of a file, decompressed where its name ends in .gz or .zst.
 
     Raises:
@@ -35,7 +35,7 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
     """
     compression = path.suffix.lower()
     try:
-        with path.open("rb") as raw:
+        with cast(io.BufferedReader, path.open("rb")) as raw:
             if compression in COMPRESSED and not raw.peek(1):
                 raise EOFError("it is empty")
             if compression == ".gz":
@@ -52,11 +52,11 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
         raise DataError(f"{path} cannot be read: {fault.strerror or fault}") from None
 
 
-def text_blocks(path: Path, *, encoding: str = "utf-8", errors: str = "strict", newlines: bool = True) -> Iterator[str]:
+def text_blocks(path: File, *, encoding: str = "utf-8", errors: str = "strict", newlines: bool = True) -> Iterator[str]:
     r"""The text of a file in blocks, without a byte-order mark and, with `newlines`, with every line end as `\n`.
 
     Args:
-        path: the file; .gz and .zst are decompressed.
+        path: the file, here or far away; .gz and .zst are decompressed.
         encoding: a name that Python knows: "utf-8", "gb18030", "utf-16", ...
         errors: "strict" refuses bytes that are no text in that encoding, "replace" reads them as U+FFFD.
         newlines: whether `\r\n` and `\r` become `\n`.
@@ -86,7 +86,7 @@ def text_blocks(path: Path, *, encoding: str = "utf-8", errors: str = "strict", 
                 return
 
 
-def lines(path: Path, *, encoding: str = "utf-8", errors: str = "strict") -> Iterator[tuple[int, str]]:
+def lines(path: File, *, encoding: str = "utf-8", errors: str = "strict") -> Iterator[tuple[int, str]]:
     """The lines of a file that are not blank, each with its number, counted from 1.
 
     The encoding must write a line end as the one byte 0A (all but UTF-16 and UTF-32 do).
@@ -164,7 +164,7 @@ def _decoder(encoding: str, errors: str) -> codecs.IncrementalDecoder:
         raise DataError(f"there is no text encoding named '{encoding}'; try utf-8, gb18030 or utf-16") from None
 
 
-def _not_text(path: Path, where: str, fault: UnicodeDecodeError) -> str:
+def _not_text(path: File, where: str, fault: UnicodeDecodeError) -> str:
     byte = fault.object[fault.start]
     return (
         f"{path}, {where}: 0x{byte:02x} is not {fault.encoding} text; "

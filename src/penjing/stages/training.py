@@ -198,7 +198,7 @@ def _share(workshop: Workshop, model: "LanguageModel", batch: int, row: int) -> 
         return {"batch": batch}
     workshop.crew.check(model, batch, row)
     rank, readers = workshop.crew.readers
-    return {"batch": batch // readers, "rank": rank, "world_size": readers}
+    return {"batch": batch, "rank": rank, "world_size": readers}
 
 
 def _train(
