@@ -5,7 +5,20 @@ import sys
 
 import typer
 
-from penjing.commands import bench, chat, convert, data, doctor, evaluate, generate, info, run, scaling, tokenizer
+from penjing.commands import (
+    bench,
+    chat,
+    convert,
+    data,
+    doctor,
+    evaluate,
+    export,
+    generate,
+    info,
+    run,
+    scaling,
+    tokenizer,
+)
 from penjing.errors import PenjingError
 
 app = typer.Typer(
@@ -25,6 +38,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(tokenizer.app, name="tokenizer")
 app.command("info")(info.info)
 app.command("convert")(convert.convert)
+app.command("export")(export.export)
 app.add_typer(bench.app, name="bench")
 app.add_typer(scaling.app, name="scaling")
 app.command("doctor")(doctor.doctor)

@@ -29,7 +29,10 @@ def test_every_folder_of_a_run_in_the_help_is_one_that_its_recipe_makes(name, co
         kind = table[stage].get("kind", stage)
         assert (kind, rest) in [
             ("tokenizer", []),
+            ("pretrain", []),
             ("pretrain", ["model"]),
+            ("pretrain", ["checkpoints", "step-002000"]),
+            ("instruct", []),
             ("instruct", ["model"]),
             ("ladder", ["points.csv"]),
         ], path
@@ -38,5 +41,5 @@ def test_every_folder_of_a_run_in_the_help_is_one_that_its_recipe_makes(name, co
 def test_there_are_such_folders_in_the_help():
     """The test above has something to look at."""
     helps = {name: command.help or "" for name, command in commands(get_command(app))}
-    for name in ("chat", "eval", "generate", "info", "convert", "tokenizer encode", "tokenizer decode"):
+    for name in ("chat", "eval", "generate", "info", "convert", "export", "tokenizer encode", "tokenizer decode"):
         assert "runs/" in helps[f"penjing {name}"]

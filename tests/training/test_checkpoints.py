@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 
 import penjing.training.tensor_files as tensor_files
-from penjing.errors import TrainingError
+from penjing.errors import CheckpointError, TrainingError
 from penjing.models.folder import load_model
 from penjing.training.saving import save_model
 from tests.training import tiny
@@ -153,3 +153,56 @@ def test_a_checkpoint_of_other_weights_is_refused(tmp_path):
     (folder / "trainer.json").write_text(json.dumps(record))
     with pytest.raises(Exception, match=r"embedding.weight is missing or of another shape"):
         tiny.run(tmp_path / "one", steps=3)
+
+
+def test_a_file_that_is_missing_is_passed_over(tmp_path, capsys):
+    tiny.run(tmp_path, steps=4, checkpoint_every=2)
+    (tmp_path / "checkpoints" / "step-000004" / "optimizer.safetensors").unlink()
+    tiny.run(tmp_path, steps=5, display="lines")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "step-000004 is damaged and ignored: optimizer.safetensors is missing" in said
+    assert "going on from step 2" in said
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "random.safetensors", "config.json"])
+def test_a_changed_bit_is_passed_over(tmp_path, capsys, file):
+    """The file is as long as it was, and could be read: the checksum alone tells."""
+    tiny.run(tmp_path, steps=4, checkpoint_every=2)
+    path = tmp_path / "checkpoints" / "step-000004" / file
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 1
+    path.write_bytes(content)
+    tiny.run(tmp_path, steps=5, display="lines")
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"step-000004 is damaged and ignored: {file} is not what was written" in said
+    assert "going on from step 2" in said
+
+
+def test_a_checkpoint_of_a_newer_penjing_stops_the_run(tmp_path):
+    """It is not taken for a damaged one: the run would go on from an earlier step and remove the newer ones."""
+    tiny.run(tmp_path, steps=4, checkpoint_every=2)
+    record = tmp_path / "checkpoints" / "step-000004" / "trainer.json"
+    record.write_text(json.dumps({"format": 2, "penjing": "3.5.1", "anything": "else"}))
+    with pytest.raises(CheckpointError, match=r"step-000004 .*format 2, written by Penjing 3.5.1.*up to 1: update it"):
+        tiny.run(tmp_path, steps=5)
+    assert _steps(tmp_path) == ["step-000002", "step-000004"]
+
+
+def test_a_checkpoint_from_before_formats_had_numbers_is_read(tmp_path, capsys):
+    tiny.run(tmp_path, steps=4)
+    path = tmp_path / "checkpoints" / "step-000004" / "trainer.json"
+    record = json.loads(path.read_text())
+    assert record.pop("format") == 1
+    path.write_text(json.dumps(record))
+    tiny.run(tmp_path, steps=5, display="lines")
+    assert "going on from step 4" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("record", ["[]", '{"format": "new"}', '{"format": null}', '{"files": {}}'])
+def test_a_record_that_is_none_is_passed_over(tmp_path, capsys, record):
+    tiny.run(tmp_path, steps=4, checkpoint_every=2)
+    (tmp_path / "checkpoints" / "step-000004" / "trainer.json").write_text(record)
+    tiny.run(tmp_path, steps=5, display="lines")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "step-000004 is damaged and ignored" in said
+    assert "going on from step 2" in said

@@ -23,7 +23,7 @@ from penjing.training.trainer import Result, Trainer
 VOCAB = 24
 
 
-def model(dropout: float = 0.0, width: int = 16, layers: int = 2) -> LanguageModel:
+def model(dropout: float = 0.0, width: int = 16, layers: int = 2, vocab: int = VOCAB) -> LanguageModel:
     """A LLaMA-like model with some ten thousand weights, the same every time."""
     block = Block.Config(
         mixer=Attention.Config(heads=2, rope=Rope.Config()),
@@ -32,7 +32,7 @@ def model(dropout: float = 0.0, width: int = 16, layers: int = 2) -> LanguageMod
         dropout=dropout,
     )
     built = LanguageModel.Config(
-        vocab=VOCAB, width=width, layers=(block,) * layers, context=16, norm=RMSNorm.Config()
+        vocab=vocab, width=width, layers=(block,) * layers, context=16, norm=RMSNorm.Config()
     ).build()
     built.initialise(torch.Generator().manual_seed(1))
     return built

@@ -1,11 +1,14 @@
 """`penjing convert IN OUT`: any model that Penjing reads, in another format."""
 
 import re
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from penjing.commands._loading import MODEL_HELP
+
+if TYPE_CHECKING:
+    import torch
 
 
 def convert(
@@ -41,20 +44,33 @@ def convert(
     from penjing.models.formats import check_target, read_generation
     from penjing.models.gguf.model import QUANTIZATIONS
 
-    names = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-    if dtype is not None and dtype not in names:
-        raise ConfigError(f"there is no dtype '{dtype}'" + nearest(dtype, names))
+    wanted = dtype_named(dtype)
     if quantization is not None and quantization not in QUANTIZATIONS:
         raise ConfigError(f"there is no GGUF quantization '{quantization}'" + nearest(quantization, QUANTIZATIONS))
     size = None if max_shard_size is None else bytes_of(max_shard_size)
     check_target(target, max_shard_size=size, quantization=quantization)
-    import torch
-
-    wanted = None if dtype is None else getattr(torch, names[dtype])
     model, found = penjing.load(source, tokenizer=tokenizer, dtype=wanted)
     generation = read_generation(source)
     penjing.save(target, model, found, generation=generation, max_shard_size=size, quantization=quantization)
     typer.echo(f"{target}: {model.parameter_count():,} weights")
+
+
+def dtype_named(name: str | None) -> "torch.dtype | None":
+    """What fp32, bf16 or fp16 means.
+
+    Raises:
+        ConfigError: there is no such dtype.
+    """
+    from penjing.errors import ConfigError, nearest
+
+    names = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+    if name is None:
+        return None
+    if name not in names:
+        raise ConfigError(f"there is no dtype '{name}'" + nearest(name, names))
+    import torch
+
+    return getattr(torch, names[name])
 
 
 def bytes_of(size: str) -> int:

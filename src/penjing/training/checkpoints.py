@@ -291,11 +291,15 @@ class Checkpoints:
             NewerFormat: there are checkpoints of a newer Penjing.
         """
         self._tidy()
-        return self.newest_sound()
+        return self.sound()
 
-    def newest_sound(self) -> Checkpoint | None:
-        """As `newest`, and changes nothing in the folder, where a run may be writing."""
-        for checkpoint in reversed(self._whole()):
+    def sound(self, best: bool = False) -> Checkpoint | None:
+        """As `newest`, or the one with the lowest validation score; changes nothing in the folder.
+
+        So it can be asked while a run writes there.
+        """
+        order = sorted(self._scored(), key=_score) if best else reversed(self._whole())
+        for checkpoint in order:
             try:
                 checkpoint.check()
                 return checkpoint
@@ -342,8 +346,10 @@ class Checkpoints:
         return copies(tensors) if self._background else {name: tensor.detach() for name, tensor in tensors.items()}
 
     def _best(self) -> Checkpoint | None:
-        scored = [checkpoint for checkpoint in self._whole() if checkpoint.score is not None]
-        return min(scored, key=lambda checkpoint: checkpoint.score or 0.0, default=None)
+        return min(self._scored(), key=_score, default=None)
+
+    def _scored(self) -> list[Checkpoint]:
+        return [checkpoint for checkpoint in self._whole() if checkpoint.score is not None]
 
     def _tidy(self) -> None:
         """Removes what killed runs left half-written, and says so."""
@@ -379,3 +385,7 @@ class Checkpoints:
             if not marked and (not best or old.path != best.path):
                 shutil.rmtree(old.path, ignore_errors=True)
                 self._known.pop(old.path, None)
+
+
+def _score(checkpoint: Checkpoint) -> float:
+    return checkpoint.score or 0.0

@@ -5,7 +5,11 @@ import time
 from dataclasses import asdict
 
 import pytest
+import torch
+from safetensors.torch import load_file
+from typer.testing import CliRunner
 
+from penjing.cli import app
 from penjing.models.folder import load_model
 from penjing.training.metrics import read_metrics
 from tests.training.distributed.work import Case, finish, launch
@@ -70,6 +74,32 @@ def test_a_failure_on_one_process_ends_all_with_its_words(tmp_path):
         assert code == 2
         assert "this process's disk fell out" in errors
         assert "Traceback" not in errors
+
+
+@pytest.mark.slow
+def test_a_full_disk_on_one_process_stops_all_at_the_last_good_checkpoint(tmp_path):
+    """The second process cannot write its pieces of steps 6 and later; with space again the run ends as one that never
+    lacked it, and the whole weights of its last checkpoint are those of the model folder, tensor by tensor.
+    """
+    ends = run(tmp_path / "run", 2, mesh={"shard": 2}, every=3, full_at=[1, 5])
+    for code, _, errors in ends:
+        assert code == 2
+        assert "the checkpoint of step 6 could not be written (process 1: " in errors, errors
+        assert "step-000003; free some space" in errors
+        assert "Traceback" not in errors
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-000003"]
+    ends = run(tmp_path / "run", 2, mesh={"shard": 2}, every=3)
+    assert {code for code, _, _ in ends} == {0}, ends
+    run(tmp_path / "whole", 2, mesh={"shard": 2})
+    exported = {}
+    for name in ("run", "whole"):
+        said = CliRunner().invoke(app, ["export", str(tmp_path / name), str(tmp_path / f"{name}-out")])
+        assert said.exit_code == 0, said.output
+        exported[name] = load_file(tmp_path / f"{name}-out" / "model.safetensors")
+        own = load_file(tmp_path / name / "model" / "model.safetensors")
+        assert own.keys() == exported[name].keys()
+        assert all(torch.equal(own[key], exported[name][key]) for key in own)
+    assert all((exported["run"][key] - exported["whole"][key]).abs().max() < 1e-5 for key in exported["run"])
 
 
 @pytest.mark.slow

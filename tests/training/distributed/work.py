@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -99,10 +100,17 @@ def losses(case: Case, engine: Engine, steps: int, readers: tuple[int, int] = (0
 class RowsLoader:
     """A case's batches; each process takes its own rows."""
 
-    def __init__(self, case: Case, readers: tuple[int, int], stop_at: int | None = None, fail_at: int | None = None):
+    def __init__(
+        self,
+        case: Case,
+        readers: tuple[int, int],
+        stop_at: int | None = None,
+        fail_at: int | None = None,
+        full_at: int | None = None,
+    ):
         self.case, self.readers, self.drawn = case, readers, 0
         self.rows = 8
-        self._stop_at, self._fail_at = stop_at, fail_at
+        self._stop_at, self._fail_at, self._full_at = stop_at, fail_at, full_at
 
     def __next__(self) -> TokenBatch:
         self.drawn += 1
@@ -110,6 +118,8 @@ class RowsLoader:
             os.kill(os.getpid(), signal.SIGINT)
         if self.drawn == self._fail_at:
             raise PenjingError("this process's disk fell out")
+        if self.drawn == self._full_at:  # as a full disk: files can no longer grow beyond so many bytes
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
         return rows_of(self.case.batch(self.drawn), self.readers[1])[self.readers[0]]
 
     def state_dict(self) -> dict[str, Any]:
