@@ -20,6 +20,7 @@ from penjing.stages.evaluation import Evaluate
 from penjing.stages.settings import Model, Training
 from penjing.stages.training import Instruct, Pretrain
 from penjing.tokenizer import Tokenizer
+from penjing.training.deferred import begin
 from penjing.training.trainer import Trainer
 from tests.data.conftest import BYTES
 
@@ -171,7 +172,8 @@ def test_a_tuned_width_reaches_the_first_weights_and_the_optimizer(tmp_path, mon
     class Stop(Exception):
         pass
 
-    def build(config: Any, model: Any, *_: Any, **__: Any) -> None:
+    def build(config: Any, model: Any, *_: Any, fill: Any, **__: Any) -> None:
+        begin(model, torch.device("cpu"), fill)
         seen.update(optimizer=config.optimizer, model=model)
         raise Stop
 
