@@ -82,9 +82,9 @@ class PlainBlock(nn.Module):
 class PlainGPT(nn.Module):
     """The yardstick's model: learned positions, tied head, 0.8 million weights."""
 
-    def __init__(self, vocab: int, width: int = 128, layers: int = 4, heads: int = 4):
+    def __init__(self, vocab: int, width: int = 128, layers: int = 4, heads: int = 4, context: int = BLOCK):
         super().__init__()
-        self.tokens, self.positions = nn.Embedding(vocab, width), nn.Embedding(BLOCK, width)
+        self.tokens, self.positions = nn.Embedding(vocab, width), nn.Embedding(context, width)
         self.blocks = nn.ModuleList(PlainBlock(width, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width, bias=False)
         for name, weight in self.named_parameters():

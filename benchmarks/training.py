@@ -8,12 +8,17 @@ clipping. The peers:
     plain           LlamaForCausalLM, torch.optim.AdamW as it comes, autocast for bf16
     fused           the same with AdamW(fused=True)
     pure bf16       the same with bf16 weights and no float32 master weights: faster, but small updates are lost
+    litgpt          its GPT with the same weights' shapes, its loss, AdamW(fused=True); where litgpt is installed
+
+And a GPT-2 of the same size (5.9 million) beside one that is written and trained as nanoGPT does it, with the fused
+AdamW that nanoGPT keeps for GPUs.
 
 Penjing's time is that of whole steps of the Trainer, metrics and all, from one line of metrics.jsonl to the next. Each
 contestant has a process of its own, so that none inherits another's memory, threads or settings; they run in turns.
 """
 
 import argparse
+import importlib.util
 import itertools
 import json
 import multiprocessing
@@ -25,20 +30,17 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from shakespeare_char import PlainGPT
 from transformers import LlamaForCausalLM
 from transformers.utils import logging
 
 from penjing.data.batch import TokenBatch
 from penjing.models.folder import load_model, save
 from penjing.models.language_model import LanguageModel
-from penjing.nn.attention import Attention
-from penjing.nn.block import Block
-from penjing.nn.norms import RMSNorm
-from penjing.nn.rope import Rope
-from penjing.nn.swiglu import SwiGLU
+from penjing.stages.settings import Model
 from penjing.training.adamw import AdamW
 from penjing.training.budget import Budget
 from penjing.training.metrics import read_metrics
@@ -50,14 +52,11 @@ ROWS, CONTEXT, VOCAB = 16, 256, 4096
 Contestant = Callable[[int], list[float]]
 
 
-def build_model() -> LanguageModel:
+def build_model(family: Literal["llama", "gpt2"] = "llama") -> LanguageModel:
     """The model of the comparison, with random weights."""
-    block = Block.Config(
-        mixer=Attention.Config(heads=4, rope=Rope.Config()), mlp=SwiGLU.Config(hidden=688), norm=RMSNorm.Config()
-    )
-    model = LanguageModel.Config(
-        vocab=VOCAB, width=256, layers=(block,) * 6, context=CONTEXT, norm=RMSNorm.Config(), tied=True
-    ).build()
+    hidden = {"llama": 688, "gpt2": 1024}[family]
+    shape = Model(family=family, width=256, layers=6, heads=4, hidden=hidden, context=CONTEXT)
+    model = shape.config(VOCAB).build()
     model.initialise(torch.Generator().manual_seed(0))
     return model
 
@@ -103,11 +102,20 @@ def peer(folder: Path, steps: int, *, fused: bool, autocast: bool = False, pure:
     model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.bfloat16 if pure else torch.float32).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, weight_decay=0.1, fused=fused)
     batch = make_batch()
+
+    def step() -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            return model(input_ids=batch.tokens, labels=batch.tokens, use_cache=False).loss
+
+    return loop(step, model, optimizer, steps)
+
+
+def loop(step: Callable[[], torch.Tensor], model: torch.nn.Module, optimizer: Any, steps: int) -> list[float]:
+    """Seconds of each step of a plain loop; `step` gives the loss."""
     seconds = []
     for _ in range(steps + 1):
         started = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            loss = model(input_ids=batch.tokens, labels=batch.tokens, use_cache=False).loss
+        loss = step()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -117,21 +125,71 @@ def peer(folder: Path, steps: int, *, fused: bool, autocast: bool = False, pure:
     return seconds[1:]
 
 
+def litgpt(autocast: bool, steps: int) -> list[float]:
+    """Seconds of each step of litgpt's model; its embedding and its head are two matrices, as it ties none."""
+    from litgpt.config import Config
+    from litgpt.model import GPT
+    from litgpt.utils import chunked_cross_entropy
+
+    config = Config(
+        block_size=CONTEXT,
+        padded_vocab_size=VOCAB,
+        n_layer=6,
+        n_head=4,
+        n_embd=256,
+        intermediate_size=688,
+        rotary_percentage=1.0,
+        parallel_residual=False,
+        bias=False,
+        norm_class_name="RMSNorm",
+        mlp_class_name="LLaMAMLP",
+    )
+    model, batch = GPT(config).train(), make_batch()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, weight_decay=0.1, fused=True)
+
+    def step() -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            return chunked_cross_entropy(model(batch.tokens), batch.targets, chunk_size=0)
+
+    return loop(step, model, optimizer, steps)
+
+
+def nanogpt(autocast: bool, steps: int) -> list[float]:
+    """Seconds of each step of a GPT-2 as nanoGPT writes it, biases left out."""
+    model, batch = PlainGPT(VOCAB, 256, 6, 4, CONTEXT).train(), make_batch()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, weight_decay=0.1, fused=True)
+
+    def step() -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            return model(batch.tokens, batch.targets)
+
+    return loop(step, model, optimizer, steps)
+
+
 def contestants(folder: Path) -> dict[str, dict[str, Contestant]]:
-    """By precision: Penjing first, then its peers."""
-    return {
+    """By precision and family: Penjing first, then its peers."""
+    llama, gpt2 = folder / "llama", folder / "gpt2"
+    runs: dict[str, dict[str, Contestant]] = {
         "fp32": {
-            "penjing": partial(penjing, folder, "fp32"),
-            "plain": partial(peer, folder, fused=False),
-            "fused": partial(peer, folder, fused=True),
+            "penjing": partial(penjing, llama, "fp32"),
+            "plain": partial(peer, llama, fused=False),
+            "fused": partial(peer, llama, fused=True),
         },
         "bf16": {
-            "penjing": partial(penjing, folder, "bf16"),
-            "plain": partial(peer, folder, fused=False, autocast=True),
-            "fused": partial(peer, folder, fused=True, autocast=True),
-            "pure bf16": partial(peer, folder, fused=True, pure=True),
+            "penjing": partial(penjing, llama, "bf16"),
+            "plain": partial(peer, llama, fused=False, autocast=True),
+            "fused": partial(peer, llama, fused=True, autocast=True),
+            "pure bf16": partial(peer, llama, fused=True, pure=True),
         },
     }
+    for precision, theirs in list(runs.items()):
+        if importlib.util.find_spec("litgpt"):
+            theirs["litgpt"] = partial(litgpt, precision == "bf16")
+        runs[f"{precision}, GPT-2"] = {
+            "penjing": partial(penjing, gpt2, precision),
+            "nanoGPT": partial(nanogpt, precision == "bf16"),
+        }
+    return runs
 
 
 def compare(runs: dict[str, Contestant], rounds: int, steps: int) -> dict[str, dict[str, float]]:
@@ -167,8 +225,10 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        save(folder, build_model())
-        chosen = {p: runs for p, runs in contestants(folder).items() if options.precision in (None, p)}
+        save(folder / "llama", build_model())
+        save(folder / "gpt2", build_model("gpt2"))
+        everything = contestants(folder)
+        chosen = {name: runs for name, runs in everything.items() if name.startswith(options.precision or "")}
         results = {p: compare(runs, options.rounds, options.steps) for p, runs in chosen.items()}
     if options.json:
         print(json.dumps(results, indent=2))

@@ -190,24 +190,18 @@ def _parts(engine: Engine, step: Callable[[], float], device: torch.device, step
 
     setattr(engine.optimizer, "step", named)  # noqa: B010
     on_gpu = device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     try:
-        with _profiler(on_gpu) as profiler:
+        with profile(activities=activities, acc_events=True) as profiler:
             wall = sum(step() for _ in range(steps))
     finally:
         setattr(engine.optimizer, "step", update)  # noqa: B010
     spent = defaultdict[str, float](float)
-    for event in (profiler.events() if on_gpu else profiler.function_events) or ():
+    for event in profiler.events() or ():
         spent[_part_of(event)] += 1e-6 * (event.self_device_time_total if on_gpu else event.self_cpu_time_total)
     order = ("matrix products", "attention", "head and loss", "optimizer", "other operators")
     shares = {part: spent[part] / wall for part in order}
     return {**shares, "waiting for Python": max(0.0, 1 - sum(shares.values()))}
-
-
-def _profiler(on_gpu: bool) -> Any:
-    """PyTorch's profiler; on a CPU its older one, which says nothing of itself."""
-    if on_gpu:
-        return profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA], acc_events=True)
-    return torch.autograd.profiler.profile(use_kineto=False)
 
 
 def _part_of(event: Any) -> str:
