@@ -19,7 +19,9 @@ def _group() -> None:
 
 @app.command("clean")
 def clean(
-    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Text: files, folders, hf:NAME.")],
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SOURCE...", help="Text: files, folders, patterns, addresses, hf:NAME.")
+    ],
     out: Annotated[Path, typer.Option(help="The JSON-lines file to write.")] = Path("clean.jsonl"),
     near: Annotated[float, typer.Option(help="Leave out what is at least so similar to a document before.")] = 0.8,
     least_words: Annotated[int, typer.Option(help="Leave out documents of fewer words.")] = 20,
@@ -75,6 +77,84 @@ def clean(
         typer.echo(json_format.dumps(report.to_dict(), ensure_ascii=False))
     else:
         _show(Console(highlight=False), report, out)
+
+
+@app.command("shard")
+def shard(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SOURCE...", help="Text: files, folders, patterns, addresses, hf:NAME.")
+    ],
+    tokenizer: Annotated[str, typer.Option(help="A model or tokenizer folder, or a tokenizer file.")],
+    out: Annotated[Path, typer.Option(help="The folder for the shards.")] = Path("shards"),
+    validation: Annotated[
+        float, typer.Option(help="The share kept for validation: makes train/ and validation/ in the folder.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(help="Which documents are kept for validation.")] = 1,
+    field: Annotated[str, typer.Option(help="Which field of a JSON or parquet record is the text.")] = "text",
+    errors: Annotated[
+        str, typer.Option(help="Bytes that are not UTF-8: strict refuses them, replace reads U+FFFD.")
+    ] = "strict",
+    workers: Annotated[int, typer.Option(help="How many tokenize at a time; 0: one a core.")] = 0,
+    processes: Annotated[
+        bool, typer.Option("--processes/--threads", help="Whether the workers are processes, for very many cores.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
+) -> None:
+    """Turn text of any size into token shards. Stopped, even killed, the same command goes on.
+
+    Examples:
+    \b
+      $ penjing data shard crawl/ --tokenizer runs/tiny-chat/tokenizer --out crawl-shards
+      $ penjing data shard "s3://bucket/web/*.jsonl.gz" --tokenizer tokenizer/ --validation 0.01
+    """
+    import json as json_format
+    import shutil
+    from functools import partial
+
+    from rich.console import Console
+    from rich.progress import Progress, TextColumn, TimeElapsedColumn
+
+    from penjing.data import shards
+    from penjing.data.corpus import Corpus
+    from penjing.errors import ConfigError
+    from penjing.tokenizer.tokenizer import Tokenizer
+    from penjing.training.lock import only_run_in
+
+    if workers < 0:
+        raise ConfigError(f"--workers is {workers}; it must be 0 (one a core) or more")
+    corpus, encoder = Corpus(sources, field=field, errors=errors), Tokenizer.load(tokenizer)
+    text = corpus.identity()
+    columns = (TextColumn("{task.description}"), TimeElapsedColumn())
+    facts: dict[str, dict[str, int]] = {}
+
+    def show(name: str, task: Any, size: int) -> None:
+        bar.update(task, description=f"{name} {size / 1e6:,.0f} MB")
+
+    with (
+        only_run_in(out.parent / f".{out.name}.lock"),
+        Progress(*columns, console=Console(stderr=True), transient=True) as bar,
+    ):
+        parts = (
+            zip(("train", "validation"), corpus.split(validation, seed), strict=True) if validation else [("", corpus)]
+        )
+        for name, documents in parts:
+            task = bar.add_task("reading", total=None)
+            made = shards.write(
+                documents,
+                encoder,
+                out / name,
+                workers=workers or os.cpu_count() or 1,
+                processes=processes,
+                progress=partial(show, name, task),
+                made_of={**text, "part": [name, validation, seed] if validation else None},
+            )
+            facts[str(out / name)] = {"documents": made.documents, "tokens": made.tokens, "bytes": made.bytes}
+    shutil.rmtree(out.parent / f".{out.name}.lock", ignore_errors=True)
+    if json:
+        typer.echo(json_format.dumps(facts))
+    for folder, numbers in () if json else facts.items():
+        told = ", ".join(f"{number:,} {what}" for what, number in numbers.items())
+        typer.echo(f"{folder}: {told}")
 
 
 def _show(console: Any, report: "Report", out: Path) -> None:

@@ -95,6 +95,19 @@ class Corpus:
         if empty:
             raise DataError(f"there is no text in {', '.join(map(str, self.sources))}")
 
+    def identity(self) -> dict[str, Any]:
+        """What tells these documents from any others without reading them, JSON-able; see `places.identity`.
+
+        Raises:
+            DataError: a source is missing or cannot be reached.
+        """
+        known = [
+            [str(source)] if is_dataset(str(source)) else [str(source), places.identity(source)]
+            for source in self.sources
+        ]
+        read_as = {name: getattr(self, name) for name in ("field", "separator", "encoding", "errors")}
+        return {"sources": known, **read_as}
+
     def split(self, fraction: float, seed: int = 0) -> tuple[Iterable[Document], Iterable[Document]]:
         """The training and the validation documents, by document or by position (see the module).
 

@@ -39,6 +39,8 @@ FORMAT = "penjing token shards, version 1"
 FILE_TOKENS = 1 << 29
 """How many tokens a file holds, the last one aside (1 GiB of uint16)."""
 
+_MADE_OF = "made_of.json"
+
 
 @dataclass(frozen=True)
 class Header:
@@ -175,8 +177,8 @@ def write(
         file_tokens: how many tokens a file holds.
         progress: called now and then with how many UTF-8 bytes of text are done.
         made_of: what tells the documents from any others (plain JSON). With it, writing that was stopped goes on from
-            its last whole part, for which `documents` are read from their beginning again, but not tokenized. What is
-            not finished lies beside the folder, as `.NAME.unfinished`.
+            its last whole part, for which `documents` are read from their beginning again, but not tokenized; what is
+            finished stays as it is. What is not finished lies beside the folder, as `.NAME.unfinished`.
 
     Raises:
         DataError: there is no document, the folder holds something else, the tokenizer has no end-of-document token, or
@@ -193,7 +195,10 @@ def write(
     dtype = "<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4"
     kept = None
     if made_of is not None:
-        kept = _unfinished(folder, {"tokenizer": print_of_tokenizer, "file_tokens": file_tokens, "text": made_of})
+        record = {"tokenizer": print_of_tokenizer, "file_tokens": file_tokens, "text": json.loads(json.dumps(made_of))}
+        if (folder / _MADE_OF).exists() and read_json(folder / _MADE_OF, DataError) == record:
+            return Shards.open(folder, tokenizer)
+        kept = _unfinished(folder, record)
     with atomic_folder(folder) as temporary:
         place = kept or temporary
         with Writer(place, np.dtype(dtype), tokenizer.prefix_ids, eos, file_tokens) as writer:
@@ -224,7 +229,7 @@ def write(
             sha256=writer.sha256(),
         )
         if kept:
-            for name in header.sha256:
+            for name in (*header.sha256, _MADE_OF):
                 _also_at(kept / name, temporary / name)
         write_json(temporary / "header.json", {"format": FORMAT, **asdict(header)})
     if kept:
@@ -243,8 +248,7 @@ def _also_at(file: Path, place: Path) -> None:
 def _unfinished(folder: Path, made_of: dict[str, Any]) -> Path:
     """The folder for what is not finished, which may hold parts of the same documents already."""
     kept = folder.parent / f".{folder.name}.unfinished"
-    record = kept / "made_of.json"
-    made_of = json.loads(json.dumps(made_of))
+    record = kept / _MADE_OF
     try:
         kept.mkdir(parents=True, exist_ok=True)
     except OSError as fault:

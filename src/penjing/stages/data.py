@@ -1,7 +1,7 @@
 """The stages that make data: the generated world, the tokenizer, the token shards."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
@@ -12,7 +12,7 @@ from penjing.settings import Count
 from penjing.stages.progress import track
 
 if TYPE_CHECKING:
-    from penjing.data.corpus import Document
+    from penjing.data.corpus import Corpus, Document
     from penjing.tokenizer import Tokenizer
 
 
@@ -74,8 +74,14 @@ class TokenizerStage(Stage):
         return [self.load] if self.load else []
 
     def depends_on(self, workshop: Workshop) -> Any:
-        """How the text is split, which the shards say: validation text is not learned from."""
-        return None if self.load or workshop.data is None else _kept_for_validation(workshop)
+        """How the text is split, which the shards say (validation text is not learned from), and shards' own text."""
+        if self.load:
+            return None
+        if workshop.data is not None:
+            return _kept_for_validation(workshop)
+        if workshop.find(World) is not None:
+            return None
+        return [[stage.validation, stage.corpus().identity()] for stage in _with_text(workshop)] or None
 
     def run(self, workshop: Workshop) -> dict[str, Any]:
         """Trains (or loads) and saves it."""
@@ -103,6 +109,21 @@ class Shards(Stage):
 
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """The share of the user's text that is kept for validation."""
+    data: str | None = None
+    """Text of these shards' own: a file, folder, pattern or address, or hf:NAME; by default the run's text."""
+    field: str = "text"
+    """Which field of a JSON or parquet record is the text, in `data`."""
+
+    def corpus(self) -> "Corpus":
+        """The text of their own."""
+        from penjing.data.corpus import Corpus
+
+        assert self.data is not None
+        return Corpus(self.data, field=self.field)
+
+    def named_files(self) -> Sequence[str]:
+        """The text of their own."""
+        return [self.data] if self.data else []
 
     def run(self, workshop: Workshop) -> dict[str, Any]:
         """Encodes both sides of the split."""
@@ -110,10 +131,19 @@ class Shards(Stage):
 
         tokenizer = load_tokenizer(workshop)
         result: dict[str, Any] = {}
-        for name, documents in zip(("train", "validation"), text_of(workshop, self.validation), strict=True):
+        if self.data:
+            sides = self.corpus().split(self.validation, workshop.recipe.seed)
+        else:
+            sides = text_of(workshop, self.validation)
+        for name, documents in zip(("train", "validation"), sides, strict=True):
             with track(workshop.output, f"encoding the {name} text") as report:
                 made = shards.write(
-                    documents, tokenizer, workshop.folder / name, workers=os.cpu_count() or 1, progress=report
+                    documents,
+                    tokenizer,
+                    workshop.folder / name,
+                    workers=os.cpu_count() or 1,
+                    progress=report,
+                    made_of=name,  # what of, the folder's own record says: a stage of other text begins anew
                 )
             result[name] = {"documents": made.documents, "tokens": made.tokens, "bytes": made.bytes}
             workshop.output.print(
@@ -124,7 +154,8 @@ class Shards(Stage):
 
 
 def text_of(workshop: Workshop, fraction: float | None = None) -> "tuple[Iterable[Document], Iterable[Document]]":
-    """The run's text, for training and for validation: the user's, split, or the world's.
+    """The run's text, for training and for validation: the user's, split, or the world's, or what shards have of
+    their own, a document of each in turn.
 
     Args:
         workshop: of the stage that needs it.
@@ -139,6 +170,10 @@ def text_of(workshop: Workshop, fraction: float | None = None) -> "tuple[Iterabl
         share = _kept_for_validation(workshop) if fraction is None else fraction
         return Corpus(workshop.data).split(share, workshop.recipe.seed)
     world = workshop.find(World)
+    if world is None and (own := _with_text(workshop)):
+        splits = [stage.corpus().split(stage.validation, workshop.recipe.seed) for stage in own]
+        train, validation = zip(*splits, strict=True)
+        return _InTurn(train), _InTurn(validation)
     if world is None:
         raise ConfigError(f"recipe '{workshop.recipe.name}' has no text: add --data FILE-OR-FOLDER or a [world] stage")
     return Corpus(world / "train.jsonl"), Corpus(world / "validation.jsonl")
@@ -148,6 +183,34 @@ def _kept_for_validation(workshop: Workshop) -> float:
     """The share of the user's text that is for validation; of several shards' the largest, which the others lie in."""
     shares = [stage.validation for stage in workshop.recipe.stages.values() if isinstance(stage, Shards)]
     return max(shares, default=Shards().validation)
+
+
+def _with_text(workshop: Workshop) -> list[Shards]:
+    """The shards stages that have text of their own."""
+    return [stage for stage in workshop.recipe.stages.values() if isinstance(stage, Shards) and stage.data]
+
+
+class _InTurn:
+    """A document of each in turn until all are through; read anew by each iteration."""
+
+    def __init__(self, sources: "Sequence[Iterable[Document]]"):
+        self._sources = sources
+
+    def __iter__(self) -> "Iterator[Document]":
+        rest = [iter(source) for source in self._sources]
+        while rest:
+            for source in list(rest):
+                if not (yield from _one(source)):
+                    rest.remove(source)
+
+
+def _one(source: "Iterator[Document]") -> "Generator[Document, None, bool]":
+    """The next document, with all its pieces; whether there was one."""
+    for document in source:
+        yield document
+        if not document.continues:
+            return True
+    return False
 
 
 def load_tokenizer(workshop: Workshop) -> "Tokenizer":

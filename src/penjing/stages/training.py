@@ -5,12 +5,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
 
 from penjing.errors import ConfigError, DataError
 from penjing.recipe import Interrupted, Stage, Workshop
 from penjing.settings import Count
-from penjing.stages.data import Shards, World, load_tokenizer
+from penjing.stages.data import World, load_tokenizer
+from penjing.stages.mixture import Mixed, folders_of, outside
 from penjing.stages.progress import track
 from penjing.stages.settings import Model, Training
 
@@ -42,6 +45,8 @@ class Pretrain(Stage):
     """How many tokens each validation during training reads, about; they are spread over the held-out text."""
     prompt: str = "\n"
     """What the samples during training begin with."""
+    mixture: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    """Weights of several shards stages, or folders of shards; by default the latest shards stage alone."""
 
     def check(self) -> None:
         """Looks whether the model's numbers fit together, and the training's."""
@@ -51,14 +56,22 @@ class Pretrain(Stage):
             self.model.config(vocab=1).build()
         self.model.transfer(vocab=1)
         self.training.check()
+        if self.mixture:
+            from penjing.data.loader import check_weights
+
+            check_weights(tuple(self.mixture.values()))
         if self.row is not None and self.row > self.model.context:
             raise ConfigError(f"row is {self.row}, and the model's context only {self.model.context}")
+
+    def depends_on(self, workshop: Workshop) -> Any:
+        """The shards that no stage of the recipe made."""
+        return outside(workshop, self.mixture)
 
     def run(self, workshop: Workshop) -> dict[str, Any]:
         """From random weights to `model/`."""
         return train_on_shards(
             workshop,
-            workshop.made_by(Shards),
+            folders_of(workshop, self.mixture),
             self.model,
             self.training,
             row=self.model.context if self.row is None else self.row,
@@ -153,7 +166,7 @@ def _base(base: Path) -> "tuple[LanguageModel, Tokenizer, Fill | None]":
 
 def train_on_shards(
     workshop: Workshop,
-    shards: Path,
+    shards: Path | Mapping[Path, float],
     shape: Model,
     training: Training,
     *,
@@ -164,15 +177,14 @@ def train_on_shards(
 ) -> dict[str, Any]:
     """A language model from random weights, trained on token shards into `workshop.folder`.
 
-    `prompt` is what samples begin with; None: there are none.
+    `shards` is a folder, or several with weights. `prompt` is what samples begin with; None: there are none.
     """
     import torch
 
     from penjing.data.loader import PackedLoader
-    from penjing.data.shards import Shards as Tokens
 
     tokenizer = load_tokenizer(workshop)
-    train, held_out = (Tokens.open(shards / name, tokenizer) for name in ("train", "validation"))
+    mixed = Mixed.open({shards: 1.0} if isinstance(shards, Path) else shards, tokenizer)
     rule = shape.transfer(tokenizer.vocab_size)
 
     def fill(model: "LanguageModel") -> None:
@@ -185,8 +197,15 @@ def train_on_shards(
     fitted = "" if rule is None else f", learning rates fitted from width {shape.tuned_width} to {shape.width}"
     workshop.output.print(f"  {model.parameter_count():,} parameters ({shape.family}){fitted}")
     share = _share(workshop, model, training.batch, row)
-    loader = PackedLoader.Config(context=row, seed=workshop.recipe.seed, packing=packing, **share).build(train)
-    validate = _validation(list(_spread(held_out, validation_tokens, row, training.batch)))
+    weights = mixed.shares if len(mixed.train) > 1 else ()
+    order = PackedLoader.Config(context=row, seed=workshop.recipe.seed, packing=packing, weights=weights, **share)
+    loader = order.build(mixed.train)
+    batches = [
+        batch
+        for held_out, part in zip(mixed.held_out, mixed.shares, strict=True)
+        for batch in _spread(held_out, round(validation_tokens * part), row, training.batch)
+    ]
+    validate = _validation(batches)
     sample = None if prompt is None else _continuing(tokenizer, prompt)
     result = _train(workshop, training, model, tokenizer, loader, validate, sample, fill, rule)
     return {"parameters": model.parameter_count(), "epochs": loader.epoch, **result}
