@@ -26,7 +26,7 @@ from torch import nn
 from penjing import __version__
 from penjing.device import choose_precision
 from penjing.errors import ConfigError, DataError, TrainingError
-from penjing.training import float8, identity, randomness
+from penjing.training import allocator, float8, identity, randomness
 from penjing.training.adamw import AdamW
 from penjing.training.budget import Budget, Spent
 from penjing.training.checkpoints import Checkpoint
@@ -204,6 +204,8 @@ class Trainer:
                 stack.callback(self._convert_to_float8())
             engine = self._build_engine(saved)
             stack.callback(engine.weights.restore)
+            if engine.device.type == "cpu":
+                stack.enter_context(allocator.kept())
             if saved:
                 self._resume(saved, engine)
             else:

@@ -246,7 +246,7 @@ def _shard(part: Part, mesh: Mesh, dtype: torch.dtype) -> None:
     fully_shard(part, mesh=mesh.weights, mp_policy=policy, offload_policy=offload)
     for module in part.modules():
         if isinstance(module, RMSNorm):
-            module.kernel_of_few = False  # FSDP frees weights between uses
+            module.own_kernels = False  # FSDP frees weights between uses
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
             if mesh.device.type == "cpu":  # gloo knows plain sums only
