@@ -108,7 +108,8 @@ def test_a_model_that_begins_without_memory_has_the_same_weights(tmp_path, count
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux to measure memory")
 def test_a_process_never_holds_more_than_its_share_and_a_tensor():
     """Of 217 MiB of weights in two pieces: beside its piece a process needs room for the largest tensor, 31 MiB, a
-    half of it while that is cut off, and 24 MiB for all else. A model that begins whole needs more than all of it.
+    half of it while that is cut off, and 24 MiB for all else; and the C library may keep as much as the tensor again
+    after it is freed. A model that begins whole needs more than all weights.
 
     The losses of two steps are those of one process, within 1e-4.
     """
@@ -118,7 +119,7 @@ def test_a_process_never_holds_more_than_its_share_and_a_tensor():
     deferred, plain = (found_by(2, "peak", deferred=deferred) for deferred in (True, False))
     for found in deferred:
         assert found["share"] == pytest.approx(sum(sizes) / 2, rel=0.01)
-        assert found["grown"] < found["share"] + 1.5 * max(sizes) + 24 * 2**20
+        assert found["grown"] < found["share"] + 2.5 * max(sizes) + 24 * 2**20 < sum(sizes)
     assert all(found["grown"] > sum(sizes) for found in plain)
     model = LARGE.build()
     model.initialise(torch.Generator().manual_seed(5))
