@@ -127,7 +127,7 @@ def test_fifty_kills_while_saving(tmp_path):
     while kills < 50:
         processes = launch(2, "train", out=str(out), mesh={"shard": 2}, case=asdict(CASE), steps=steps, every=1)
         before = max(told(out), default=0) if (out / "metrics.jsonl").exists() else 0
-        until = time.monotonic() + 60
+        until = time.monotonic() + 300
         while not (out / "metrics.jsonl").exists() or max(told(out), default=0) <= before:
             assert time.monotonic() < until, finish(processes, 1)
             assert all(p.poll() is None for p in processes), finish(processes, 1)
