@@ -87,6 +87,32 @@ def test_the_norm_equals_pytorchs(dtype, width):
         torch.testing.assert_close(one.double(), other, **{**TOLERANCE[dtype], "atol": TOLERANCE[dtype]["atol"] * 8})
 
 
+@pytest.mark.parametrize("vocab", [1, 5, 333])
+@pytest.mark.parametrize("size", [1.0, 100.0])
+def test_the_loss_and_its_gradient_equal_pytorchs(vocab, size):
+    """Against float64: the loss within 2e-6 of the largest logit's size, the gradient, which is a part of 1, 2e-6."""
+    logits = size * numbers(9, vocab, dtype=torch.float32)
+    targets = torch.arange(9) * 7 % vocab
+    exact = logits.double().requires_grad_()
+    loss = F.cross_entropy(exact, targets, reduction="none")
+    (gradient,) = torch.autograd.grad(loss.sum(), exact)
+    kept = logits.clone()
+    for wanted in (False, True):
+        losses = passes.softmax_loss(kept, targets, wanted)
+        torch.testing.assert_close(losses.double(), loss.detach(), rtol=2e-6, atol=2e-6 * max(size, 1))
+        assert wanted or kept.equal(logits)
+    torch.testing.assert_close(kept.double(), gradient, rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf")])
+def test_a_loss_of_what_is_no_number_is_none(odd):
+    logits = torch.zeros(2, 40)
+    logits[1, 17] = odd
+    losses = passes.softmax_loss(logits, torch.tensor([3, 4]), True)
+    assert losses[0].isfinite()
+    assert losses[1].isnan()
+
+
 def test_results_do_not_depend_on_threads():
     """To the bit: a run that goes on with fewer threads meets no new rounding here."""
     x, grad, weight = (numbers(*shape, dtype=torch.float32) for shape in ((33, 40), (33, 40), (40,)))

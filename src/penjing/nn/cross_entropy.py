@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from penjing.nn import passes
 from penjing.nn.head import Head, Share, cap
 from penjing.nn.linear import product
 
@@ -112,6 +113,9 @@ def _loss_and_gradient(
     """The summed loss of `(chunk, vocab)` logits and its gradient for the scores before the cap. Overwrites
     `logits`.
     """
+    if softcap is None and share is None and logits.dtype == torch.float32 and passes.serves(logits):
+        losses = passes.softmax_loss(logits, targets.view(-1), wants_gradient)
+        return losses.sum(), logits if wants_gradient else None
     slope = None if softcap is None or not wants_gradient else 1 - (logits / softcap).square()
     top = logits.amax(dim=-1, keepdim=True)  # (chunk, 1)
     ones = logits.new_ones(targets.shape)  # whether the target is among the logits

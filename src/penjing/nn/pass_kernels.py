@@ -90,3 +90,31 @@ def norm_gradient(x, weight, inverse, grad, out, parts, jobs):  # type: ignore[n
                     v, d = number(x[r, k]), number(grad[r, k])
                     out[r, k] = stored(out, (d * number(weight[k]) - v * mean) * scale)
                     parts[part, k] += d * v * scale
+
+
+@njit(cache=True, nogil=True, parallel=True, fastmath=ROUNDING)
+def softmax_loss(logits, targets, losses, wants_gradient, jobs):  # type: ignore[no-untyped-def]
+    """Each row's cross-entropy with its target; with `wants_gradient`, the logits `(rows, vocab)` become its gradient.
+
+    A logit that is NaN or infinite makes its row's loss NaN.
+    """
+    rows, vocab = logits.shape
+    for job in prange(jobs):
+        for r in range(rows * job // jobs, rows * (job + 1) // jobs):
+            largest, plain = logits[r, 0], np.float32(0)
+            for k in range(vocab):
+                largest = max(largest, logits[r, k])
+                plain += logits[r, k]
+            target, total = logits[r, targets[r]] - largest, np.float32(0)
+            if wants_gradient:
+                for k in range(vocab):
+                    e = _exp(logits[r, k] - largest)
+                    total += e
+                    logits[r, k] = e
+                for k in range(vocab):
+                    logits[r, k] /= total
+                logits[r, targets[r]] -= np.float32(1)
+            else:
+                for k in range(vocab):
+                    total += _exp(logits[r, k] - largest)
+            losses[r] = np.log(total) - target + np.float32(0) * plain

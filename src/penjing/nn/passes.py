@@ -3,11 +3,12 @@
     gate      y = silu(g) u                    g and u side by side, as one product gives them
     rotate    [a, b] cos + [b, a] sin          rotary positions, and back
     norm      y = weight x / rms(x)
+    loss      logsumexp(logits) - logit of the target, and softmax(logits) - onehot(target) in the logits' place
 
 Matrix products aside, a step's time on a CPU is the time to read and write activations, 2 to 11 MB each in the smallest
 models worth training. Compiled by numba, these take a half to a quarter of the time of the same in PyTorch's operators
-(float32, two Zen 3 cores). They are for many numbers: `serves` says when. What they compute is that of the operators
-in `swiglu`, `rope` and `norms`, against which they are tested; sums and whatever lies between are float32.
+(float32, two Zen 3 cores). They are for many numbers: `serves` says when. What they compute is that of the operators in
+`swiglu`, `rope`, `norms` and `cross_entropy`, against which they are tested; whatever lies between is float32.
 
 Rows are divided into `jobs`, one for each of PyTorch's threads. No result depends on their number.
 """
@@ -84,6 +85,18 @@ def norm_gradient(x: Tensor, weight: Tensor, inverse: Tensor, grad: Tensor) -> t
     arrays = _rows(x), _array(weight.detach()), _flat(inverse), _rows(grad), _rows(out), parts.numpy()
     kernels.norm_gradient(*arrays, torch.get_num_threads())
     return out, parts.sum(dim=0)
+
+
+def softmax_loss(logits: Tensor, targets: Tensor, wants_gradient: bool) -> Tensor:
+    """Cross-entropy of each row of float32 logits `(rows, vocab)` with its target, `(rows,)`.
+
+    With `wants_gradient` the logits are overwritten by its gradient.
+    """
+    from penjing.nn import pass_kernels as kernels
+
+    losses = logits.new_empty(len(logits))
+    kernels.softmax_loss(_array(logits), _array(targets), _array(losses), wants_gradient, torch.get_num_threads())
+    return losses
 
 
 def _array(x: Tensor) -> NDArray[Any]:
