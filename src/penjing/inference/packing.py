@@ -11,6 +11,7 @@ still right: same memory, same version, same checksum. They are active only duri
 sees them.
 """
 
+import functools
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -62,7 +63,7 @@ class PackedWeight:
 def pack(model: nn.Module, rows: int) -> list[PackedWeight]:
     """Packs a model's linear maps for steps of so many rows; nothing where that is of no use.
 
-    That is on other devices than x86 CPUs, in other dtypes than float32 and bfloat16, or without the memory for it.
+    That is on other devices than x86 CPUs, in dtypes that the processor has no such layout for, or without the memory.
     """
     groups = groups_of(model)
     linears = [linear for group in groups for linear in group]
@@ -121,10 +122,22 @@ def using(products: Sequence[Product]) -> Iterator[None]:
 def _packable(linear: Linear) -> bool:
     return (
         linear.weight.device.type == "cpu"
-        and linear.weight.dtype in (torch.float32, torch.bfloat16)
         and torch.backends.mkldnn.is_available()
         and platform.machine().lower() in ("x86_64", "amd64")
+        and _can_pack(linear.weight.dtype)
     )
+
+
+@functools.cache
+def _can_pack(dtype: torch.dtype) -> bool:
+    """Whether oneDNN has another layout for this dtype on this processor: for bfloat16 it takes AVX-512."""
+    if dtype not in (torch.float32, torch.bfloat16):
+        return False
+    try:
+        torch.ops.mkldnn._reorder_linear_weight(torch.zeros(16, 16, dtype=dtype), 4)
+    except RuntimeError:
+        return False
+    return True
 
 
 def _stamp(linears: Sequence[Linear]) -> tuple[int, ...]:
