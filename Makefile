@@ -10,7 +10,7 @@ help:              ## what there is
 
 install: .venv/installed   ## set up .venv with what Penjing needs
 
-run: .venv/installed       ## train a tokenizer and a chat model from nothing, evaluate it, talk to it (under ten minutes)
+run: .venv/installed       ## train a tokenizer and a chat model from nothing, evaluate it, talk to it (some ten minutes)
 	$(BIN)/penjing run tiny-chat
 
 test: .venv/installed-dev  ## the default tests

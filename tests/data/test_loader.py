@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -106,17 +107,23 @@ def test_an_epoch_teaches_each_document_once_and_nothing_else(
         assert {(bytes(ids[:j]), ids[j]) for ids in short for j in range(1, len(ids))} <= set(found)
 
 
+@contextmanager
+def in_small_blocks(tokenizer, folder, mixed):
+    """Shards of the texts, or of two sources; blocks and epochs end inside of batches."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "BLOCK_TOKENS", 200)
+        patch.setattr(packing, "BLOCK_ROWS", 5)
+        data = [shards.write(TEXTS, tokenizer, folder / "a")]
+        if mixed:
+            data.append(shards.write(TEXTS[:7], tokenizer, folder / "b"))
+        yield data
+
+
 @settings(deadline=None, max_examples=25)
 @given(st.sampled_from(sorted(PACKINGS)), st.integers(0, 40), st.integers(1, 5), st.booleans())
 def test_resumed_is_uninterrupted(tokenizer, tmp_path_factory, name, before, batch, mixed):
     """Bit for bit, from any point, through JSON, with small blocks so that epochs and blocks end inside of batches."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packing, "BLOCK_TOKENS", 200)
-        patch.setattr(packing, "BLOCK_ROWS", 5)
-        folder = tmp_path_factory.mktemp("s")
-        data = [shards.write(TEXTS, tokenizer, folder / "a")]
-        if mixed:
-            data.append(shards.write(TEXTS[:7], tokenizer, folder / "b"))
+    with in_small_blocks(tokenizer, tmp_path_factory.mktemp("s"), mixed) as data:
         loader = loader_of(data, batch=batch, packing=name)
         for _ in range(before):
             next(loader)
@@ -143,13 +150,7 @@ def test_ranks_share_the_rows_of_one_process(tokenizer, tmp_path_factory, name, 
     Oracle: a single process that is never interrupted. The ranks' rows, one rank after the other, are its batch, bit
     for bit, also where rows do not divide evenly and where blocks and epochs end inside of a batch; no rank is without.
     """
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(packing, "BLOCK_TOKENS", 200)
-        patch.setattr(packing, "BLOCK_ROWS", 5)
-        folder = tmp_path_factory.mktemp("s")
-        data = [shards.write(TEXTS, tokenizer, folder / "a")]
-        if mixed:
-            data.append(shards.write(TEXTS[:7], tokenizer, folder / "b"))
+    with in_small_blocks(tokenizer, tmp_path_factory.mktemp("s"), mixed) as data:
         weights = (3.0, 2.0) if mixed else ()
         alone = loader_of(data, batch=batch, packing=name, weights=weights)
         saved = alone.state_dict()

@@ -43,7 +43,7 @@ def test_what_is_not_there_is_an_error_that_thinks_of_the_hub(tmp_path, monkeypa
 
 def test_a_tokenizer_that_does_not_fit_is_an_error_before_any_weight_is_read(folder, tokenizer, monkeypatch):
     penjing.save(folder, tiny.model(tokenizer.vocab_size - 1), tokenizer)
-    monkeypatch.setattr("penjing.models.folder.read_weights", lambda *_: pytest.fail("weights were read"))
+    monkeypatch.setattr("penjing.models.folder.stream_weights", lambda *_: pytest.fail("weights were read"))
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(CheckpointError, match=f"{tokenizer.vocab_size} tokens.*they do not belong together"):
         penjing.load(folder)

@@ -24,7 +24,7 @@ from penjing.models.families import bert, encoder_family_named
 from penjing.models.families.family import Fields
 from penjing.models.folder import CONFIG, keep_other_files, named, read_values
 from penjing.models.sharding import held_in, write_weights
-from penjing.models.weights import fill, read_weights
+from penjing.models.weights import fill, stream_weights
 
 if TYPE_CHECKING:
     from penjing.tokenizer import Tokenizer
@@ -72,7 +72,7 @@ def load_encoder(
     config = bert.parts_in(config, held)
     with named(folder / CONFIG), torch.device("meta"):
         encoder = config.build()
-    fill(encoder, read_weights(folder, held.items(), family, encoder, torch.device(device), dtype))
+    fill(encoder, dict(stream_weights(folder, held.items(), family, encoder, torch.device(device), dtype)))
     encoder.pooling = read_pooling(folder, config.context)
     return encoder.eval(), tokenizer
 

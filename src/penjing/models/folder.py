@@ -23,7 +23,7 @@ from penjing.models.families import family_named, family_of
 from penjing.models.families.family import Family, Fields
 from penjing.models.language_model import LanguageModel
 from penjing.models.sharding import MAX_SHARD_SIZE, held_in, old_files, write_weights
-from penjing.models.weights import fill, read_weights, stream_weights
+from penjing.models.weights import fill, stream_weights
 
 if TYPE_CHECKING:
     from penjing.tokenizer import Tokenizer
@@ -51,7 +51,7 @@ def load_model(
     family, config = _read(folder)
     with named(folder / CONFIG), torch.device("meta"):
         model = config.build()
-    fill(model, read_weights(folder, held_in(folder), family, model, torch.device(device), dtype))
+    fill(model, dict(stream_weights(folder, held_in(folder), family, model, torch.device(device), dtype)))
     return model.eval()
 
 

@@ -30,7 +30,7 @@ from penjing.models.families import family_of
 from penjing.models.families.family import MAX_LAYERS, Stored, essence
 from penjing.models.families.llama import LLAMA
 from penjing.models.language_model import LanguageModel
-from penjing.models.weights import FLOATS, Held, MappedFile, fill, mapped, read_weights
+from penjing.models.weights import FLOATS, Held, MappedFile, fill, mapped, stream_weights
 from penjing.nn.attention import Attention
 from penjing.nn.block import Block
 from penjing.nn.norms import RMSNorm
@@ -74,7 +74,7 @@ def load_model(path: Path, *, device: torch.device | str = "cpu", dtype: torch.d
         )
     with torch.device("meta"):
         model = config.build()
-    fill(model, read_weights(path, _held(path, model), FAMILY, model, torch.device(device), dtype))
+    fill(model, dict(stream_weights(path, _held(path, model), FAMILY, model, torch.device(device), dtype)))
     return model.eval()
 
 

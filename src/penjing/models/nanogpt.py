@@ -28,7 +28,7 @@ from penjing.models.families.family import Fields, Stored
 from penjing.models.families.gpt2 import GPT2
 from penjing.models.folder import named
 from penjing.models.language_model import LanguageModel
-from penjing.models.weights import FLOATS, Held, fill, listed, read_weights
+from penjing.models.weights import FLOATS, Held, fill, listed, stream_weights
 from penjing.nn.attention import Attention
 from penjing.nn.block import Block
 from penjing.nn.mlp import MLP
@@ -57,7 +57,7 @@ def load_model(path: Path, *, device: torch.device | str = "cpu", dtype: torch.d
     """
     with named(path), torch.device("meta"):
         model = read_config(path).build()
-    fill(model, read_weights(path, _Weights(path).held(), FAMILY, model, torch.device(device), dtype))
+    fill(model, dict(stream_weights(path, _Weights(path).held(), FAMILY, model, torch.device(device), dtype)))
     return model.eval()
 
 

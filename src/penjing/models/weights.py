@@ -82,18 +82,6 @@ def mapped(file: MappedFile, start: int, dtype: str, shape: tuple[int, ...]) -> 
     return Held(shape, dtype, lambda: file.tensor(start, FLOATS[dtype], shape), release)
 
 
-def read_weights(
-    place: Path,
-    held: Iterable[tuple[str, Held]],
-    family: Family[Any],
-    model: LanguageModel | Encoder,
-    device: torch.device,
-    dtype: torch.dtype | None,
-) -> dict[str, Tensor]:
-    """Our weights' names to their tensors; arguments and errors as of `stream_weights`."""
-    return dict(stream_weights(place, held, family, model, device, dtype))
-
-
 def stream_weights(
     place: Path,
     held: Iterable[tuple[str, Held]],

@@ -51,17 +51,9 @@ class Crew:
         """Starts the random generators, at a step of a run."""
         randomness.seed_everything(seed)
 
-    def checkpoints(
-        self,
-        folder: Path,
-        keep: int,
-        say: Callable[[str], None],
-        *,
-        keep_every: int | None = None,
-        background: bool = True,
-    ) -> Checkpoints:
-        """Where the run's checkpoints lie."""
-        return Checkpoints(folder, keep, say, keep_every, background)
+    def checkpoints(self, folder: Path, keep: int, say: Callable[[str], None], **how: Any) -> Checkpoints:
+        """Where the run's checkpoints lie; `how` is what they take besides."""
+        return Checkpoints(folder, keep, say, **how)
 
     @property
     def readers(self) -> tuple[int, int]:

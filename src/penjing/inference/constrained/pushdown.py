@@ -18,6 +18,7 @@ Parsing for Natural Language", 1985 (stacks that share their tops and rests); Do
 arXiv:2411.15100 (pushdown automata over bytes for constrained decoding).
 """
 
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -34,18 +35,18 @@ class Terminal:
     __slots__ = ()
 
     @property
+    @abstractmethod
     def need(self) -> int:
         """Bytes that are enough to get past it; some byte from here leads to where one less is enough."""
-        raise NotImplementedError
 
     @property
     def ends(self) -> bool:
         """Whether nothing more need come."""
         return False
 
+    @abstractmethod
     def moves(self) -> "Iterable[tuple[int, tuple[Frame, ...]]]":
         """(set of bytes, the frames that stand in its place after one of them)."""
-        raise NotImplementedError
 
     def step(self, byte: int) -> "Iterable[tuple[Frame, ...]]":
         """The frames that stand in its place after a byte, each alternative."""
@@ -58,13 +59,13 @@ class Rule:
     __slots__ = ()
 
     @property
+    @abstractmethod
     def need(self) -> int:
         """As a terminal's."""
-        raise NotImplementedError
 
+    @abstractmethod
     def expand(self) -> "Iterable[tuple[Frame, ...]]":
         """The sequences, the next frame first."""
-        raise NotImplementedError
 
 
 Frame = Terminal | Rule

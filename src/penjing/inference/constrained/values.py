@@ -6,6 +6,7 @@ would need more depth than is left are not begun; and no text nests deeper than 
 limits as well.
 """
 
+from abc import abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -53,12 +54,13 @@ class Node:
             self._costs[depth] = min(self._cost(depth), NEVER)
         return self._costs[depth]
 
+    @abstractmethod
     def _cost(self, depth: int) -> int:
-        raise NotImplementedError
+        """As `cost`, found anew."""
 
+    @abstractmethod
     def open(self, depth: int) -> Iterable[tuple[Frame, ...]]:
         """The sequences of frames that write a value; asked only where `cost` is less than `NEVER`."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)

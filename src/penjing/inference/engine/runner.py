@@ -170,7 +170,7 @@ class PlainRunner:
 
     def copy(self, window: Window, source: int, target: int) -> None:
         """Never asked."""
-        raise NotImplementedError("a request's state is its own")
+        raise AssertionError("a request's state is its own")
 
 
 def attention_of(model: "LanguageModel") -> list[Attention]:

@@ -24,7 +24,7 @@ from penjing.models.gguf.names import Architecture
 from penjing.models.gguf.quants import BF16, F16, F32, Q8_0, Format
 from penjing.models.gguf.rope import FACTORS
 from penjing.models.language_model import LanguageModel
-from penjing.models.weights import FLOATS, Held, fill, read_weights
+from penjing.models.weights import FLOATS, Held, fill, stream_weights
 
 if TYPE_CHECKING:
     from penjing.tokenizer import Tokenizer
@@ -56,7 +56,7 @@ def load_model(
     family = architecture.stored
     natural = gguf.tensors[config.EMBEDDING].format.name
     wanted = dtype or FLOATS[natural if natural in FLOATS else BF16.name]
-    fill(model, read_weights(gguf.path, _held(gguf, wanted), family, model, torch.device(device), wanted))
+    fill(model, dict(stream_weights(gguf.path, _held(gguf, wanted), family, model, torch.device(device), wanted)))
     return model.eval()
 
 

@@ -92,17 +92,9 @@ class Team(Crew):
         mixed = np.random.SeedSequence([seed, step, dist.get_rank()]).generate_state(1, np.uint64)
         randomness.seed_everything(int(mixed[0] >> 1))
 
-    def checkpoints(
-        self,
-        folder: Path,
-        keep: int,
-        say: Callable[[str], None],
-        *,
-        keep_every: int | None = None,
-        background: bool = True,
-    ) -> TeamCheckpoints:
+    def checkpoints(self, folder: Path, keep: int, say: Callable[[str], None], **how: Any) -> TeamCheckpoints:
         """Where the run's checkpoints lie."""
-        return TeamCheckpoints(self, folder, keep, say, keep_every, background)
+        return TeamCheckpoints(self, folder, keep, say, **how)
 
     def check(self, model: nn.Module, rows: int, row: int) -> None:
         """Whether a model, and batches of so many rows of so many tokens, can be divided among the processes."""
