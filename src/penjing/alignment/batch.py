@@ -1,0 +1,113 @@
+"""Answers as training sees them: whole conversations, packed into rows, and whose each counted prediction is.
+
+Alignment learns from answers, not from text: a pair of which one is preferred, a group that was drawn from one prompt.
+An answer is a conversation as ids and a mask of what counts, the assistant's tokens (`ChatTokens`). Several share a
+row, by best fit, and attention never crosses from one to the next, so nothing is computed on padding:
+
+    tokens   p p a a a | p a a .        p: prompt, a: the assistant's
+    owner        0 0 0     1 1          of each counted prediction, in the order of the flattened rows
+
+Whatever is computed for each counted prediction (a log-probability, an advantage) is a vector in that order;
+`per_answer` adds it up. So nothing depends on which answers stand beside one another.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from penjing.data.batch import TokenBatch
+from penjing.data.packing import best_fit
+from penjing.errors import DataError
+from penjing.tokenizer.chat import ChatTokens
+
+B = TypeVar("B", bound="AnswerBatch")
+
+
+@dataclass(frozen=True)
+class AnswerBatch(TokenBatch):
+    """Packed answers. What a method needs of them besides is in classes made from this one.
+
+    Tensors of subclasses are moved with the others, whatever their names.
+    """
+
+    owner: Int[Tensor, " counted"] | None = None
+    """Which answer each counted prediction is of; the order is that of `counted`."""
+    answers: int = 0
+    """How many answers there are."""
+
+    def to(self: B, device: torch.device | str) -> B:
+        """The same batch on another device."""
+        return _moved(self, lambda tensor: tensor.to(device, non_blocking=True))
+
+    def per_answer(self, values: Float[Tensor, " counted"]) -> Float[Tensor, " answers"]:
+        """The sum of what was computed for each counted prediction, answer by answer."""
+        assert self.owner is not None
+        return values.new_zeros(self.answers).index_add(0, self.owner, values)
+
+    @property
+    def lengths(self) -> Int[Tensor, " answers"]:
+        """How many predictions of each answer count."""
+        assert self.owner is not None
+        return torch.bincount(self.owner, minlength=self.answers)
+
+
+def pack(answers: Sequence[ChatTokens], kind: type[B], *, origin: str = "", row: int | None = None, **more: Any) -> B:
+    """A batch of answers.
+
+    Args:
+        answers: whole conversations; at least one of each one's tokens, its first aside, is the assistant's.
+        kind: the class of the batch.
+        origin: where they come from, for error messages.
+        row: tokens of a row; by default as many as the longest answer needs.
+        more: what the class has besides, given as it is.
+
+    Raises:
+        DataError: there is nothing to pack, or an answer is longer than a row or has nothing that counts.
+    """
+    lengths = [len(answer.ids) - 1 for answer in answers]  # the last token is predicted, but no input
+    for number, answer in enumerate(answers):
+        if not any(answer.mask[1:]):
+            raise DataError(f"answer {number} has no token of the assistant's{f' ({origin})' if origin else ''}")
+        if row is not None and lengths[number] > row:
+            raise DataError(f"answer {number} has {lengths[number] + 1} tokens; a row has room for {row + 1}")
+    if not answers:
+        raise DataError("there are no answers to pack")
+    width = max(lengths) if row is None else row
+    rows = best_fit(lengths, width)
+    tokens, targets, positions = (torch.zeros(len(rows), width, dtype=torch.long) for _ in range(3))
+    documents = torch.full((len(rows), width), -1)
+    owners = torch.full((len(rows), width), -1)  # of all predictions, -1 where they do not count
+    for place, members in enumerate(rows):
+        start = 0
+        for number, member in enumerate(members):
+            span = slice(start, start + lengths[member])
+            ids = torch.tensor(answers[member].ids)
+            counts = torch.tensor(answers[member].mask[1:])
+            tokens[place, span], targets[place, span] = ids[:-1], ids[1:]
+            positions[place, span] = torch.arange(lengths[member])
+            documents[place, span] = number
+            owners[place, span] = torch.where(counts, member, -1)
+            start = span.stop
+    plain = all(len(members) == 1 and lengths[members[0]] == width for members in rows)
+    return kind(
+        tokens,
+        targets,
+        owners >= 0,
+        None if plain else positions,
+        None if plain else documents,
+        origin,
+        owner=owners[owners >= 0],
+        answers=len(answers),
+        **more,
+    )
+
+
+def _moved(batch: B, move: Callable[[Tensor], Tensor]) -> B:
+    values: dict[str, Any] = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    moved = type(batch)(**{name: move(v) if isinstance(v, Tensor) else v for name, v in values.items()})
+    moved.__dict__["counted"] = move(batch.counted)  # found where the mask is: asking a GPU would wait for it
+    return moved
