@@ -21,13 +21,15 @@ Departs from transformers: text never becomes a special token; the mask needs no
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import accumulate, pairwise, takewhile
 from typing import Any, Literal, NotRequired, Required, TypedDict
 
+import numpy as np
 from jinja2 import Template, TemplateError
+from numpy.typing import NDArray
 
 from penjing.errors import GenerationError, TokenizerError
 from penjing.tokenizer.provenance import SOMEONE, TEMPLATE, TracingEnvironment, author, authors_of, traced
@@ -112,6 +114,7 @@ class ChatTemplate:
     def __init__(self, tokenizer: Tokenizer, source: str = CHATML):
         self.tokenizer = tokenizer
         self.source = source
+        self._encode_again = lru_cache(maxsize=256)(tokenizer.encode_stretches)  # what lies between turns, always alike
         try:
             self._template: Template = TracingEnvironment().from_string(source)
         except TemplateError as error:
@@ -148,7 +151,9 @@ class ChatTemplate:
         position = 0
         for start, end, number in [*rendered.special, (len(rendered.text), len(rendered.text), None)]:
             if start > position:
-                self._encode_plain(rendered.text[position:start], position, learned, ids, mask)
+                own = rendered.authors.count(TEMPLATE, position, start) == start - position
+                encode = self._encode_again if own else self.tokenizer.encode_stretches
+                self._encode_plain(rendered.text[position:start], position, learned, encode, ids, mask)
             if number is not None:
                 ids.append(number)
                 mask.append(_overlaps(start, end, learned))
@@ -256,11 +261,17 @@ class ChatTemplate:
     # ids and mask
 
     def _encode_plain(
-        self, text: str, offset: int, learned: list[tuple[int, int]], ids: list[int], mask: list[bool]
+        self,
+        text: str,
+        offset: int,
+        learned: list[tuple[int, int]],
+        encode: Callable[..., list[tuple[int, int, NDArray[np.int32]]]],
+        ids: list[int],
+        mask: list[bool],
     ) -> None:
         """Appends the ids of `text`, which stands at `offset`, and whether each is learned."""
         model = self.tokenizer.model
-        for start, end, numbers in self.tokenizer.encode_stretches(text, at_start=offset == 0):
+        for start, end, numbers in encode(text, at_start=offset == 0):
             ids += numbers.tolist()
             start, end = start + offset, end + offset
             if len(numbers) == 1 or not _overlaps(start, end, learned):

@@ -267,7 +267,7 @@ def chunk_ends(pattern: SplitPattern, data: NDArray[np.uint8], documents: NDArra
         Shape `(chunks,)`, rising to `len(data)`.
     """
     kinds: NDArray[np.uint8] | None = None
-    documents = documents[np.diff(documents, prepend=0) > 0]  # no chunk is empty
+    documents = documents[documents > np.concatenate([[0], documents[:-1]])]  # no chunk is empty
     for expression, rules in zip(pattern.compiled, pattern.rules, strict=True):
         if rules is None:
             documents = _ends_by_regex(expression, data, documents)
