@@ -108,6 +108,7 @@ def pack(answers: Sequence[ChatTokens], kind: type[B], *, origin: str = "", row:
 
 def _moved(batch: B, move: Callable[[Tensor], Tensor]) -> B:
     values: dict[str, Any] = {field.name: getattr(batch, field.name) for field in fields(batch)}
-    moved = type(batch)(**{name: move(v) if isinstance(v, Tensor) else v for name, v in values.items()})
+    values = {name: move(value) if isinstance(value, Tensor) else value for name, value in values.items()}
+    moved = type(batch)(**values)
     moved.__dict__["counted"] = move(batch.counted)  # found where the mask is: asking a GPU would wait for it
     return moved
