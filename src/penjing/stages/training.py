@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -132,7 +133,7 @@ class Instruct(Stage):
         batches = list(validation_batches(held_out, row, self.training.batch, packing="best_fit"))
         sample = _answering(tokenizer, self.prompt)
         result = _train(workshop, self.training, model, tokenizer, loader, _validation(batches), sample, fill)
-        return {"conversations": loader.rendering.conversations, "epochs": loader.epoch, **result}
+        return {"conversations": loader.rendering.conversations, **result}
 
     def _source(self, workshop: Workshop) -> str | Path:
         if self.data:
@@ -208,7 +209,7 @@ def train_on_shards(
     validate = _validation(batches)
     sample = None if prompt is None else _continuing(tokenizer, prompt)
     result = _train(workshop, training, model, tokenizer, loader, validate, sample, fill, rule)
-    return {"parameters": model.parameter_count(), "epochs": loader.epoch, **result}
+    return {"parameters": model.parameter_count(), **result}
 
 
 def _share(workshop: Workshop, model: "LanguageModel", batch: int, row: int) -> dict[str, Any]:
@@ -232,24 +233,29 @@ def _train(
     rule: "Transfer | None" = None,
 ) -> dict[str, Any]:
     """Next-token training into the stage's folder, from where an interrupted one stopped."""
+    from penjing.data.prefetch import Prefetch
+    from penjing.training.crew import Crew
     from penjing.training.objectives import next_token
 
     config = training.trainer(workshop.recipe.seed)
     if rule is not None:
         config = replace(config, optimizer=rule.optimizer(config.optimizer))
-    trainer = config.build(
-        model,
-        next_token,
-        loader,
-        workshop.folder,
-        tokenizer=tokenizer,
-        validate=validate,
-        sample=sample,
-        console=workshop.output,
-        crew=workshop.crew,
-        fill=fill,
-    )
-    result = trainer.run()
+    device = (workshop.crew or Crew()).device(config.device)
+    # on a CPU a batch takes a hundredth of its step, and the thread that makes it would take it from the same cores
+    with nullcontext(loader) if device.type == "cpu" else closing(Prefetch(loader, device)) as batches:
+        trainer = config.build(
+            model,
+            next_token,
+            batches,
+            workshop.folder,
+            tokenizer=tokenizer,
+            validate=validate,
+            sample=sample,
+            console=workshop.output,
+            crew=workshop.crew,
+            fill=fill,
+        )
+        result = trainer.run()
     if result.stopped == "interrupted":
         raise Interrupted
     return {
@@ -258,6 +264,7 @@ def _train(
         "loss": result.loss,
         "validation_loss": result.validation["loss"],
         "training_seconds": result.seconds,
+        "epochs": batches.epoch,
     }
 
 
