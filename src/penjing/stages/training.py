@@ -241,7 +241,7 @@ def _train(
     if rule is not None:
         config = replace(config, optimizer=rule.optimizer(config.optimizer))
     device = (workshop.crew or Crew()).device(config.device)
-    # on a CPU a batch takes a hundredth of its step, and the thread that makes it would take it from the same cores
+    # on a CPU a batch takes a thousandth of its step, and the thread that makes it would take it from the same cores
     with nullcontext(loader) if device.type == "cpu" else closing(Prefetch(loader, device)) as batches:
         trainer = config.build(
             model,
