@@ -6,12 +6,14 @@
     pretrain    trains a language model from nothing on the shards
     instruct    goes on with it on conversations
     evaluate    measures it: bits per byte, counting baselines, skills
+    compare     asks several assistants the same questions: accuracy, win rates, divergence, answers side by side
     ladder      trains many small models, fits a scaling law, and tests what it predicts
 
 Where a stage needs text, it takes what `--data` names, else what the world stage wrote.
 """
 
 from penjing.recipe import Stage
+from penjing.stages.compare import Compare
 from penjing.stages.data import Shards, TokenizerStage, World
 from penjing.stages.evaluation import Evaluate
 from penjing.stages.ladder import Ladder
@@ -24,6 +26,7 @@ KINDS: dict[str, type[Stage]] = {
     "pretrain": Pretrain,
     "instruct": Instruct,
     "evaluate": Evaluate,
+    "compare": Compare,
     "ladder": Ladder,
 }
 """The kinds of stages by the names that recipes use."""
