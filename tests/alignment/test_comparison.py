@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
+from penjing.alignment.comparison import Answered, accuracies, answered, divergence, side_by_side, win_rate
 from penjing.data.world import dialogue
 from penjing.errors import ConfigError
-from penjing.alignment.comparison import Answered, accuracies, answered, divergence, side_by_side, win_rate
 from penjing.stages.settings import Model
 from penjing.tokenizer import Tokenizer
 

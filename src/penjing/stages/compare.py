@@ -48,9 +48,9 @@ class Compare(Stage):
     def run(self, workshop: Workshop) -> dict[str, Any]:
         """The accuracy of each, its win rate and its divergence from the first."""
         import penjing
+        from penjing.alignment import comparison
         from penjing.data.world import dialogue, skills
         from penjing.device import choose_device
-        from penjing.alignment import comparison
 
         names = self.skills or [skill.name for skill in skills()]
         items = [
