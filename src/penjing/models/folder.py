@@ -82,6 +82,11 @@ def read_config(path: str | Path) -> LanguageModel.Config:
 
 def _read(folder: Path) -> tuple[Family, LanguageModel.Config]:
     values = read_values(folder)
+    if gives_scores(values):
+        raise CheckpointError(
+            f"{folder} holds a model that scores texts and writes none; "
+            "penjing.models.scored_folder.load_scored reads it"
+        )
     family = family_named(values.get("model_type"), str(folder / CONFIG))
     with named(folder / CONFIG):
         return family, family.read(Fields(values, str(folder / CONFIG))).resolved()
@@ -104,6 +109,12 @@ def read_values(folder: Path) -> dict[str, Any]:
     if values.get("quantization_config"):
         raise CheckpointError(f"{folder}: its weights are quantized ('quantization_config'); Penjing reads floats only")
     return values
+
+
+def gives_scores(values: Mapping[str, Any]) -> bool:
+    """Whether the fields of a config are of a class of transformers' that scores texts."""
+    classes = values.get("architectures")
+    return isinstance(classes, list) and any(str(name).endswith("ForSequenceClassification") for name in classes)
 
 
 @contextmanager
@@ -153,11 +164,16 @@ def save(
         CheckpointError: the folder holds files but no model, or cannot be written.
     """
     folder = Path(folder)
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG).is_file():
-        raise CheckpointError(f"{folder} holds files but no model; save to a new or empty folder")
+    refuse_other_files(folder)
     with atomic_folder(folder) as temporary:
         keep_other_files(folder, temporary, with_tokenizer=tokenizer is None)
         write_into(temporary, model, tokenizer, generation=generation, max_shard_size=max_shard_size)
+
+
+def refuse_other_files(folder: Path) -> None:
+    """Raises CheckpointError when a folder holds files but no model, which a model must not be written over."""
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG).is_file():
+        raise CheckpointError(f"{folder} holds files but no model; save to a new or empty folder")
 
 
 def write_into(
@@ -184,7 +200,7 @@ def describe_into(
     """Writes all of a model's files but its weights, which are of `dtype`."""
     fields = family_of(config).expresses(config)
     assert fields is not None
-    special = _special_ids(tokenizer)
+    special = special_ids(tokenizer)
     name = str(dtype).removeprefix("torch.")
     write_json(folder / CONFIG, {**fields, **special, "torch_dtype": name, "dtype": name, "use_cache": True})
     ends = {"eos_token_id": _end_ids(tokenizer)} if tokenizer is not None else {}
@@ -193,8 +209,11 @@ def describe_into(
         tokenizer.save(folder)
 
 
-def _special_ids(tokenizer: "Tokenizer | None") -> dict[str, int | None]:
-    """Explicit nulls: left out, transformers would put a family's own defaults in their place."""
+def special_ids(tokenizer: "Tokenizer | None") -> dict[str, int | None]:
+    """A config's fields that name special tokens.
+
+    Explicit nulls: left out, transformers would put a family's own defaults in their place.
+    """
     return {f"{name}_token_id": getattr(tokenizer, f"{name}_id", None) for name in ("bos", "eos", "pad")}
 
 

@@ -83,7 +83,7 @@ class LanguageModel(nn.Module):
         self.learned_positions = config.positions.build(config.context, config.width) if config.positions else None
         self.blocks = nn.ModuleList(layer.build(config.width) for layer in config.layers)
         self.norm = config.norm.build(config.width)
-        self.head = Head(config.width, config.vocab, bias=config.head_bias, softcap=config.logit_softcap)
+        self.head = self._head(config)
         self._longropes = longropes(config.layers)
         self.tie()
 
@@ -196,6 +196,9 @@ class LanguageModel(nn.Module):
         """How many weights there are; without `embeddings`, those of the blocks and the final norm alone."""
         parts = [self] if embeddings else [self.blocks, self.norm]
         return sum(weight.numel() for part in parts for weight in part.parameters())
+
+    def _head(self, config: Config) -> Head:
+        return Head(config.width, config.vocab, bias=config.head_bias, softcap=config.logit_softcap)
 
     def _blocks(self) -> Iterator[Block]:
         return (cast(Block, block) for block in self.blocks)

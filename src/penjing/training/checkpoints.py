@@ -30,20 +30,20 @@ from torch import Tensor, nn
 
 from penjing.errors import CheckpointError, PenjingError, TrainingError
 from penjing.files import atomic_folder, read_json, tidy
-from penjing.models.folder import load_model, read_config, write_into
+from penjing.models.folder import load_model, read_config
 from penjing.models.language_model import LanguageModel
 from penjing.models.weights import fill
 from penjing.training import randomness
 from penjing.training.engine import Engine
 from penjing.training.saving import (
     RECORD,
-    WEIGHTS,
     begun,
     finish,
-    holding,
     named_tensors,
     optimizer_tensors,
+    save_held,
     save_model,
+    saved_tensors,
 )
 from penjing.training.tensor_files import copies, digest, read_tensors, write_tensors
 
@@ -142,9 +142,7 @@ class Checkpoint:
 
             folder = self.path / PIECES
             return pieces.read_whole(folder, "weights/"), pieces.read_whole(folder, "optimizer/")
-        if isinstance(model, LanguageModel):
-            return load_model(self.path).state_dict(), read_tensors(self.path / _OPTIMIZER)
-        return read_tensors(self.path / WEIGHTS), read_tensors(self.path / _OPTIMIZER)
+        return saved_tensors(self.path, model), read_tensors(self.path / _OPTIMIZER)
 
     def language_model(
         self, config: LanguageModel.Config | None = None, dtype: torch.dtype | None = None
@@ -332,10 +330,7 @@ class Checkpoints:
 
         def write() -> None:
             with atomic_folder(path) as temporary:
-                if isinstance(model, LanguageModel):
-                    write_into(temporary, holding(model.config, weights), tokenizer)
-                else:
-                    write_tensors(temporary / WEIGHTS, weights)
+                save_held(temporary, model, weights, tokenizer)
                 write_tensors(temporary / _OPTIMIZER, optimizer)
                 write_tensors(temporary / _RANDOM, random)
                 finish(temporary, record)

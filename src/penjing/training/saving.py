@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from penjing.files import write_json
 from penjing.models.families import family_of
-from penjing.models.folder import write_into
+from penjing.models.folder import load_model, write_into
 from penjing.models.language_model import LanguageModel
+from penjing.models.scored import ScoredModel
+from penjing.models.scored_folder import load_scored, write_scored_into
 from penjing.models.weights import fill
-from penjing.training.tensor_files import facts, write_tensors
+from penjing.training.tensor_files import facts, read_tensors, write_tensors
 
 RECORD, WEIGHTS = "trainer.json", "model.safetensors"
 
@@ -29,18 +31,67 @@ def finish(folder: Path, record: Mapping[str, Any], files: Mapping[str, list[int
     write_json(folder / RECORD, {**record, "files": known})
 
 
+class Together(nn.Module):
+    """Models that are trained as one, and saved as the model folders that they are.
+
+    The first one is the one that training is for: its files lie where a single model's would. Each other one has a
+    folder beside them, by its attribute's name.
+    """
+
+
+def parts_of(model: nn.Module) -> list[tuple[str, str, nn.Module]]:
+    """The models that a module is made of: the folder of each within a checkpoint's, what its weights' names begin
+    with, and itself. One alone is all of it.
+    """
+    if not isinstance(model, Together):
+        return [("", "", model)]
+    parts = enumerate(model.named_children())
+    return [(name if number else "", f"{name}.", part) for number, (name, part) in parts]
+
+
 def save_model(folder: Path, model: nn.Module, tokenizer: Any = None) -> None:
-    """Writes a model: a language model as a Hugging Face folder, any other module as its named tensors."""
-    if isinstance(model, LanguageModel):
-        write_into(folder, model, tokenizer)
-    else:
-        write_tensors(folder / WEIGHTS, named_tensors(model))
+    """Writes a model: one that writes or scores texts as a Hugging Face folder, any other as its named tensors."""
+    for place, _, part in parts_of(model):
+        (folder / place).mkdir(exist_ok=True)
+        if isinstance(part, ScoredModel):
+            write_scored_into(folder / place, part, tokenizer)
+        elif isinstance(part, LanguageModel):
+            write_into(folder / place, part, tokenizer)
+        else:
+            write_tensors(folder / place / WEIGHTS, named_tensors(part))
+
+
+def save_held(folder: Path, model: nn.Module, weights: Mapping[str, Tensor], tokenizer: Any = None) -> None:
+    """Writes a model as `save_model` does, with other weights than its own."""
+    for place, prefix, part in parts_of(model):
+        own = {name.removeprefix(prefix): tensor for name, tensor in weights.items() if name.startswith(prefix)}
+        if isinstance(part, LanguageModel):
+            (folder / place).mkdir(exist_ok=True)
+            save_model(folder / place, holding(part, own), tokenizer)
+        else:
+            write_tensors(folder / place / WEIGHTS, own)
+
+
+def saved_tensors(folder: Path, model: nn.Module) -> dict[str, Tensor]:
+    """The weights that `save_model` wrote of a model of this shape, by their names in it."""
+    tensors: dict[str, Tensor] = {}
+    for place, prefix, part in parts_of(model):
+        own: Mapping[str, Tensor]
+        if isinstance(part, ScoredModel):
+            own = load_scored(folder / place).state_dict()
+        elif isinstance(part, LanguageModel):
+            own = load_model(folder / place).state_dict()
+        else:
+            own = read_tensors(folder / place / WEIGHTS)
+        tensors |= {prefix + name: tensor for name, tensor in own.items()}
+    return tensors
 
 
 def check_savable(model: nn.Module) -> None:
     """Raises CheckpointError when no checkpoint could hold the model: better before hours of training than after."""
-    if isinstance(model, LanguageModel):
-        family_of(model.config)
+    for _, _, part in parts_of(model):
+        if isinstance(part, LanguageModel):
+            family_of(part.config)
 
 
 def begun(work: Callable[[], None], background: bool) -> "Future[None]":
@@ -62,12 +113,14 @@ def begun(work: Callable[[], None], background: bool) -> "Future[None]":
     return done
 
 
-def holding(config: LanguageModel.Config, weights: Mapping[str, Tensor]) -> LanguageModel:
-    """A model that has these weights, not copies of them."""
+def holding(model: LanguageModel, weights: Mapping[str, Tensor]) -> LanguageModel:
+    """A model like this one that has these weights, not copies of them."""
     with torch.device("meta"):
-        model = config.build()
-    fill(model, dict(weights))
-    return model
+        held = ScoredModel(model.config) if isinstance(model, ScoredModel) else model.config.build()
+    if isinstance(model, ScoredModel) and isinstance(held, ScoredModel):
+        held.offset = model.offset
+    fill(held, dict(weights))
+    return held
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
