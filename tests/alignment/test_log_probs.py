@@ -21,7 +21,8 @@ def plain(hidden, head, targets, temperature):
 @pytest.mark.parametrize("kept", [0, 1 << 20])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 @pytest.mark.parametrize(("bias", "softcap"), [(False, None), (True, None), (False, 5.0)])
-def test_values_and_gradients_equal_autograd_s(kept, temperature, bias, softcap):
+@pytest.mark.parametrize("scale_of_entropy", [0.0, 1.0])
+def test_values_and_gradients_equal_autograd_s(kept, temperature, bias, softcap, scale_of_entropy):
     """float64, so 1e-12 is a few roundings of sums over 37 tokens; chunks of 8 leave a rest of 5."""
     generator = torch.Generator().manual_seed(0)
     head = Head(6, 37, bias=bias, softcap=softcap).double()
@@ -29,17 +30,30 @@ def test_values_and_gradients_equal_autograd_s(kept, temperature, bias, softcap)
         torch.nn.init.normal_(parameter, generator=generator)
     hidden = torch.randn(21, 6, dtype=torch.float64, generator=generator, requires_grad=True)
     targets = torch.randint(37, (21,), generator=generator)
-    scale = torch.randn(21, dtype=torch.float64, generator=generator)
+    scale, other_scale = torch.randn(2, 21, dtype=torch.float64, generator=generator)
+    other_scale *= scale_of_entropy
     inputs = [hidden, *head.parameters()]
     mine, entropy = log_probs(hidden, head, targets, temperature, chunk=8, kept=kept)
-    gradients = torch.autograd.grad((mine * scale).sum(), inputs)
+    gradients = torch.autograd.grad((mine * scale).sum() + (entropy * other_scale).sum(), inputs)
     exact, exact_entropy = plain(hidden, head, targets, temperature)
-    wanted = torch.autograd.grad((exact * scale).sum(), inputs)
+    wanted = torch.autograd.grad((exact * scale).sum() + (exact_entropy * other_scale).sum(), inputs)
     torch.testing.assert_close(mine, exact, rtol=0, atol=1e-12)
-    torch.testing.assert_close(entropy, exact_entropy.detach(), rtol=0, atol=1e-12)
-    assert not entropy.requires_grad
+    torch.testing.assert_close(entropy, exact_entropy, rtol=0, atol=1e-12)
     for gradient, other in zip(gradients, wanted, strict=True):
         torch.testing.assert_close(gradient, other, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kept", [0, 1 << 20])
+def test_the_entropy_alone_has_its_gradient(kept):
+    generator = torch.Generator().manual_seed(0)
+    head = Head(6, 37).double()
+    torch.nn.init.normal_(head.weight, generator=generator)
+    hidden = torch.randn(5, 6, dtype=torch.float64, generator=generator, requires_grad=True)
+    targets = torch.zeros(5, dtype=torch.long)
+    _, entropy = log_probs(hidden, head, targets, kept=kept)
+    _, exact = plain(hidden, head, targets, 1.0)
+    (mine,), (wanted,) = (torch.autograd.grad(each.square().sum(), [hidden]) for each in (entropy, exact))
+    torch.testing.assert_close(mine, wanted, rtol=0, atol=1e-12)
 
 
 def make_model(**shape):

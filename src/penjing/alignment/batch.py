@@ -48,6 +48,13 @@ class AnswerBatch(TokenBatch):
         assert self.owner is not None
         return values.new_zeros(self.answers).index_add(0, self.owner, values)
 
+    def spread(self, values: Sequence[Tensor]) -> Tensor:
+        """What is known of each answer's counted predictions, answer by answer, in the order of the batch."""
+        assert self.owner is not None
+        places = torch.argsort(self.owner, stable=True)  # of each answer's first prediction, second, ...
+        together = torch.cat(list(values))
+        return torch.empty_like(together).index_copy(0, places, together)
+
     @property
     def lengths(self) -> Int[Tensor, " answers"]:
         """How many predictions of each answer count."""

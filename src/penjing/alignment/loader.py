@@ -19,6 +19,28 @@ from penjing.errors import ConfigError, DataError
 T = TypeVar("T")
 
 
+class Order:
+    """Items in epochs, each in an order of its own: which item stands at which place of an endless row.
+
+    Args:
+        items: at least one; their `repr` tells this data from any other.
+        seed: decides the order.
+    """
+
+    def __init__(self, items: Sequence[Any], seed: int):
+        self._size, self._seed = len(items), seed
+        self.fingerprint = _fingerprint(items)
+
+    def __call__(self, place: int) -> int:
+        """The number of the item at a place."""
+        epoch, within = divmod(place, self._size)
+        return int(Permutation(self._size, key_of(self._seed, "items", epoch))(np.array([within]))[0])
+
+    def shuffled(self, count: int, *names: int) -> list[int]:
+        """0 .. count - 1 in an order that depends on the seed and on some numbers."""
+        return Permutation(count, key_of(self._seed, "shuffled", *names))(np.arange(count)).tolist()
+
+
 class ItemLoader(Iterator[AnswerBatch], Generic[T]):
     """Batches without end.
 
@@ -39,18 +61,13 @@ class ItemLoader(Iterator[AnswerBatch], Generic[T]):
             raise ConfigError(f"batch is {batch}; a loader needs at least 1")
         self._items, self._batch, self._collate, self._seed = items, batch, collate, seed
         self._taken = 0
-        self._fingerprint = _fingerprint(items)
+        self._order = Order(items, seed)
 
     def __next__(self) -> AnswerBatch:
-        places = np.arange(self._taken, self._taken + self._batch)
-        numbers = [self._at(int(place)) for place in places]
+        numbers = [self._order(place) for place in range(self._taken, self._taken + self._batch)]
         self._taken += self._batch
         origin = f"items {', '.join(map(str, numbers[:3]))}{', ...' if len(numbers) > 3 else ''}"
         return self._collate([self._items[number] for number in numbers], origin)
-
-    def _at(self, place: int) -> int:
-        epoch, within = divmod(place, len(self._items))
-        return int(Permutation(len(self._items), key_of(self._seed, "items", epoch))(np.array([within]))[0])
 
     @property
     def epoch(self) -> float:
@@ -64,7 +81,7 @@ class ItemLoader(Iterator[AnswerBatch], Generic[T]):
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader stands; JSON-able."""
-        return {"taken": self._taken, "seed": self._seed, "data": self._fingerprint}
+        return {"taken": self._taken, "seed": self._seed, "data": self._order.fingerprint}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes to where `state` was taken.

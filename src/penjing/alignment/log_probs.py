@@ -8,7 +8,8 @@ whatever the method makes of log p_i, which is known only afterwards. So the sof
 pass where all of it is small (it is the answers' tokens only, and prompts are not among them), and computed again where
 it is not: memory is then one chunk, as in `nn.cross_entropy`.
 
-The entropy of each distribution, -sum_v p_v log p_v, comes along for the price of one pass, without a gradient.
+The entropy of each distribution, H = -sum_v p_v log p_v, comes along for the price of one pass; its gradient for the
+logits, -p (log p + H), is computed where it is asked for.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,7 @@ def answer_log_probs(
 ) -> tuple[Float[Tensor, " counted"], Float[Tensor, " counted"]]:
     """The log-probability of each counted token, and the entropy of what it was drawn from, in nats.
 
-    The first has a gradient. At another `temperature` both are of the distribution that sampling with it draws from.
+    Both have a gradient. At another `temperature` both are of the distribution that sampling with it draws from.
     """
     hidden = model.hidden(batch.tokens, batch.positions, batch.documents, wanted=batch.counted)
     return log_probs(hidden, model.head, batch.targets.flatten()[batch.counted], temperature)
@@ -60,7 +61,7 @@ def log_probs(
         kept: up to so many numbers are kept for the backward pass instead of computed again.
 
     Returns:
-        Both float32 (float64 for a float64 model); only the first has a gradient, which can be taken once.
+        Both float32 (float64 for a float64 model), with a gradient, which can be taken once.
     """
     vocab = head.weight.shape[0]
     rows = max(256, CHUNK_NUMBERS // vocab) if chunk is None else chunk
@@ -93,17 +94,18 @@ class _LogProbs(torch.autograd.Function):
             entropy[span] = logsumexp - torch.linalg.vecdot(softmax, logits)
             if keep:
                 probabilities.append(softmax)
-        ctx.save_for_backward(hidden, weight, bias, targets, *probabilities)
+        ctx.save_for_backward(hidden, weight, bias, targets, entropy, *probabilities)
         ctx.settings = settings
-        ctx.mark_non_differentiable(entropy)
+        ctx.set_materialize_grads(False)
         return chosen, entropy
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, targets, *probabilities = ctx.saved_tensors
+    def backward(ctx: Any, scale: Tensor | None, of_entropy: Tensor | None) -> tuple[Tensor | None, ...]:
+        hidden, weight, bias, targets, entropy, *probabilities = ctx.saved_tensors
         softcap, temperature, chunk, _ = ctx.settings
         wanted = ctx.needs_input_grad
+        scale = torch.zeros_like(entropy) if scale is None else scale
         hidden_grad = torch.empty_like(hidden) if wanted[0] else None
         weight_grad = torch.zeros_like(weight, dtype=scale.dtype) if wanted[1] else None
         bias_grad = None if bias is None else torch.zeros_like(bias, dtype=scale.dtype)
@@ -114,8 +116,13 @@ class _LogProbs(torch.autograd.Function):
                 logits = _logits(rows, weight, bias, ctx.settings)
                 slope = None if softcap is None else 1 - (logits * temperature / softcap).square()
             softmax = probabilities[number] if probabilities else logits.softmax(dim=-1)
+            more = None
+            if of_entropy is not None:
+                more = torch.special.xlogy(softmax, softmax).addcmul_(softmax, entropy[span, None])
+                more.mul_(-of_entropy[span, None])
             grad = softmax.mul_(-scale[span, None])  # of the logits; nobody reads the softmax again
             grad.scatter_add_(1, targets[span, None], scale[span, None])
+            grad = grad if more is None else grad.add_(more)
             grad = grad if slope is None else grad.mul_(slope)
             grad = grad.div_(temperature) if temperature != 1 else grad
             if bias_grad is not None:

@@ -67,12 +67,15 @@ class Direct:
 
 
 class Fast:
-    """Chooses the products of a model's decoding steps by the number of tokens; on other devices than CPUs, none."""
+    """Chooses the products of a model's decoding steps by the number of tokens; on other devices than CPUs, none.
 
-    def __init__(self, model: nn.Module):
+    With `anew` it takes no packed weights that an earlier batch left: what it chooses depends on this batch alone.
+    """
+
+    def __init__(self, model: nn.Module, anew: bool = False):
         self._model = model
         self._direct: list[Direct] = []
-        self._packed: list[packing.PackedWeight] | None = None
+        self._packed: list[packing.PackedWeight] | None = [] if anew else None
         self._steps = 0  # taken in which packed weights would have been of use
         groups = packing.groups_of(model)
         weights = [linear.weight for group in groups for linear in group]

@@ -10,7 +10,7 @@ import math
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -53,6 +53,9 @@ class Sampling:
     logprobs: int | None = None
     """Report each token's log-probability under the model's own distribution (before penalties, temperature and cuts),
     and this many of the most probable tokens beside it; None: report nothing."""
+    tempered_logprobs: bool = False
+    """Report them under the distribution at this temperature instead, which the tokens are drawn from where nothing
+    else is asked: what rollouts need. The temperature must then be above 0."""
 
     def __post_init__(self) -> None:
         if self.stop is None or isinstance(self.stop, str | Iterable):
@@ -78,6 +81,8 @@ class Sampling:
                 good = False
             if not good:
                 raise GenerationError(f"{name} is {value!r}; it must be {range_}")
+        if self.tempered_logprobs and self.greedy:
+            raise GenerationError("temperature is 0; there are no log-probabilities at that temperature")
 
     @property
     def greedy(self) -> bool:
@@ -167,10 +172,10 @@ def choose(logits: Float[Tensor, "rows vocab"], rows: Sequence[Row]) -> list[int
     return chosen
 
 
-@cache
+@lru_cache(maxsize=1 << 14)
 def _what_matters(sampling: Sampling) -> Sampling:
     """The settings that a choice depends on, without those that end a text or name a stream."""
-    return replace(sampling, seed=None, stop=(), max_new_tokens=None, logprobs=None)
+    return replace(sampling, seed=None, stop=(), max_new_tokens=None, logprobs=None, tempered_logprobs=False)
 
 
 def _choose(logits: Float[Tensor, "rows vocab"], rows: Sequence[Row], settings: Sampling) -> list[int]:

@@ -77,6 +77,8 @@ class Engine:
         step: how many tokens one pass reads at most: smaller lets those that generate wait less for prompts.
         reuse: whether texts that begin alike share what was computed, one after the other too.
         drafter: guesses tokens, which are then checked several at a time.
+        steady: whether the same requests get the same bits in any process: nothing then depends on how long passes
+            took or on what was done with the model before, which otherwise chooses between equals but for rounding.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Engine:
         step: int = STEP,
         reuse: bool = True,
         drafter: "Drafter | None" = None,
+        steady: bool = False,
     ):
         for name, value in (("tokens", 1 if tokens is None else tokens), ("seats", seats), ("step", step)):
             if value < 1:
@@ -98,7 +101,8 @@ class Engine:
         self.drafter = drafter
         self.metrics = Metrics()
         step = max(step, PAGE)
-        self._runner = runner_for(model, tokens_that_fit(model) if tokens is None else tokens, seats, step)
+        room = tokens_that_fit(model) if tokens is None else tokens
+        self._runner = runner_for(model, room, seats, step, steady)
         self.cache = PageCache(self._runner.sizes, PAGE, step, reuse=reuse and self._runner.can_reuse)
         self._scheduler = Scheduler(self.cache, seats, step)
         self._vocab = model.config.vocab
@@ -360,7 +364,12 @@ class Engine:
         found: list[tuple[float, tuple[tuple[int, float], ...]] | None] = [None] * len(requests)
         if asked:
             most = max(count for count in counts if count is not None)
-            for index, score in zip(asked, scored(logits[asked], [ids[i] for i in asked], most), strict=True):
+            settings = [requests[index].sampling for index in asked]
+            divisors = [each.temperature if each.tempered_logprobs else 1.0 for each in settings]
+            rows = logits[asked]
+            if any(divisor != 1 for divisor in divisors):
+                rows = rows / torch.tensor(divisors, device=rows.device)[:, None]
+            for index, score in zip(asked, scored(rows, [ids[i] for i in asked], most), strict=True):
                 found[index] = score[0], score[1][: counts[index]]
         return found
 

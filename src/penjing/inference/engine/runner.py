@@ -63,7 +63,7 @@ class Runner(Protocol):
         """Makes one page equal to another."""
 
 
-def runner_for(model: "LanguageModel", tokens: int, seats: int, step: int) -> "Runner":
+def runner_for(model: "LanguageModel", tokens: int, seats: int, step: int, steady: bool = False) -> "Runner":
     """The runner for a model's layers.
 
     Args:
@@ -71,10 +71,11 @@ def runner_for(model: "LanguageModel", tokens: int, seats: int, step: int) -> "R
         tokens: how many tokens the memory holds, of all texts together.
         seats: how many texts are read at once.
         step: tokens that one pass reads at most.
+        steady: whether how a pass is computed depends on the passes before it alone.
     """
     attention = all(isinstance(getattr(block, "mixer", None), Attention) for block in model.blocks)
     if attention and not longropes(model.config.layers):
-        return PagedRunner(model, tokens, seats, step)
+        return PagedRunner(model, tokens, seats, step, steady)
     return PlainRunner(model, tokens)
 
 
@@ -83,7 +84,7 @@ class PagedRunner:
 
     can_copy = can_reuse = True
 
-    def __init__(self, model: "LanguageModel", tokens: int, seats: int, step: int):
+    def __init__(self, model: "LanguageModel", tokens: int, seats: int, step: int, steady: bool = False):
         self.model = model
         weight = model.embedding.weight
         self.device = weight.device
@@ -102,13 +103,14 @@ class PagedRunner:
 
         self.state = PagedState(list(map(pages, mixers)))
         self.copy = self.state.copy
-        self._fast = Fast(model)
+        self._fast = Fast(model, anew=steady)
+        self._steady = steady
         self._choices: dict[int, Threads] = {}  # by the number of tokens
-        self._blocks = Blocks(model, self.state.layers) if plain(model) else None
+        self._blocks = Blocks(model, self.state.layers) if plain(model) and not steady else None
 
     def _threads(self, tokens: int) -> AbstractContextManager[None]:
         """The threads of a pass: a choice where it is short."""
-        if self.device.type != "cpu" or tokens > PACKED_MOST:
+        if self.device.type != "cpu" or tokens > PACKED_MOST or self._steady:
             return nullcontext()
         return self._choices.setdefault(tokens, Threads()).chosen()
 
