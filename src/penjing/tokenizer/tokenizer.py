@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import regex
 from numpy.typing import NDArray
 
 from penjing.errors import TokenizerError
 from penjing.tokenizer.bpe import BytePairModel
+from penjing.tokenizer.finding import Finder, with_gaps
 from penjing.tokenizer.special import (
     DEFAULT_SPECIAL_TOKENS,
     TURN_END,
@@ -191,7 +191,7 @@ class Tokenizer:
         A stretch is a token that is not the model's, or what lies between two; special tokens are found first.
         """
         stretches: list[tuple[int, int, NDArray[np.int32]]] = []
-        for start, end, special in _with_gaps(self.find_special(text) if allow_special else (), len(text)):
+        for start, end, special in with_gaps(self.find_special(text) if allow_special else (), len(text)):
             if special is not None:
                 stretches.append((start, end, np.array([special], dtype=np.int32)))
             else:
@@ -207,41 +207,25 @@ class Tokenizer:
         if self.added_tokens and form is not None and not unicodedata.is_normalized(form, text):
             parts = self._plain_stretches(unicodedata.normalize(form, text), at_start)
             return [(0, len(text), np.concatenate([ids for _, _, ids in parts]))] if parts else []
-        found = self._found(text, self._added_finder) if self.added_tokens else ()
+        found = self._find_added(text) if self.added_tokens else ()
         return [
             (start, end, np.array([number], dtype=np.int32))
             if number is not None
             else (start, end, self.model.encode(text[start:end], at_start=at_start and start == 0))
-            for start, end, number in _with_gaps(found, len(text))
+            for start, end, number in with_gaps(found, len(text))
         ]
 
     def find_special(self, text: str) -> Iterator[tuple[int, int, int]]:
         """Where special tokens stand in `text`: `(start, end, id)`, with the white space that a token swallows."""
-        return self._found(text, self._special_finder) if self.special_tokens else iter(())
-
-    def _found(self, text: str, finder: "regex.Pattern[str]") -> Iterator[tuple[int, int, int]]:
-        known = self.added_tokens | self.special_tokens
-        position = 0
-        for match in finder.finditer(text):
-            start, end = match.span()
-            start, end = max(start, position), max(end, position)  # after the white space that the last one swallowed
-            sides = self.swallows.get(match.group())
-            if sides in ("left", "both"):
-                while start > position and text[start - 1].isspace():
-                    start -= 1
-            if sides in ("right", "both"):
-                while end < len(text) and text[end].isspace():
-                    end += 1
-            yield start, end, known[match.group()]
-            position = end
+        return self._find_special(text) if self.special_tokens else iter(())
 
     @cached_property
-    def _added_finder(self) -> "regex.Pattern[str]":
-        return _finder(self.added_tokens)
+    def _find_added(self) -> Finder:
+        return Finder(self.added_tokens, self.swallows)
 
     @cached_property
-    def _special_finder(self) -> "regex.Pattern[str]":
-        return _finder(self.special_tokens)
+    def _find_special(self) -> Finder:
+        return Finder(self.special_tokens, self.swallows)
 
     # ids to text
 
@@ -397,21 +381,3 @@ class Tokenizer:
         from penjing.tokenizer import formats
 
         formats.save(self, Path(folder))
-
-
-def _finder(tokens: Iterable[str]) -> "regex.Pattern[str]":
-    """A pattern that finds the longest of `tokens` at the leftmost place."""
-    longest_first = sorted(tokens, key=lambda token: (-len(token), token))
-    return regex.compile("|".join(map(regex.escape, longest_first)))
-
-
-def _with_gaps(tokens: Iterable[tuple[int, int, int]], length: int) -> Iterator[tuple[int, int, int | None]]:
-    """`tokens`, `(start, end, id)`, and with None for an id what lies before, between and after them."""
-    position = 0
-    for start, end, number in tokens:
-        if start > position:
-            yield position, start, None
-        yield start, end, number
-        position = end
-    if position < length:
-        yield position, length, None
