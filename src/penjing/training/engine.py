@@ -21,7 +21,7 @@ from penjing.errors import TrainingError
 from penjing.training.adamw import AdamW
 from penjing.training.interfaces import Batch
 from penjing.training.muon import Muon
-from penjing.training.objectives import Objective
+from penjing.training.objectives import Objective, Prepares
 from penjing.training.weights import Weights
 
 
@@ -119,6 +119,8 @@ class Engine:
         """Sums over the batches: the loss; the norm of its gradient, which the weights have; what counted; metrics."""
         total = torch.zeros((), device=self.device)
         weight, sums = 0, defaultdict[str, float](float)
+        if isinstance(self.objective, Prepares):
+            batches = self.objective.prepare(self.model, [batch.to(self.device) for batch in batches])
         for batch in batches:
             loss = self.objective(self.model, batch.to(self.device))
             loss.total.backward()

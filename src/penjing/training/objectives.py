@@ -4,9 +4,9 @@ A loss is a *sum* and the weight that it is a sum over, so that any number of mi
 exactly the mean over one large batch.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -31,6 +31,17 @@ class Loss:
 
 
 Objective = Callable[[Any, Any], Loss]
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """An objective that must know something of all of a step's batches before the first gradient is computed.
+
+    So what a micro-batch's loss is need not depend on how the step was cut into micro-batches.
+    """
+
+    def prepare(self, model: Any, batches: Sequence[Any]) -> Sequence[Any]:
+        """The same batches with what it found, without a gradient."""
 
 
 def next_token(model: "LanguageModel", batch: TokenBatch) -> Loss:
