@@ -52,9 +52,8 @@ def test_every_layout_gives_the_same_messages(tmp_path, name, record, expected):
     assert second.origin == f"{tmp_path / name}, {'line' if 'jsonl' in name else 'record'} 2"
 
 
-def test_calls_of_tools_are_text_of_the_assistant(tmp_path):
-    """ShareGPT's function_call and OpenAI's tool_calls, arguments as values or as JSON text, give the same text."""
-    call = '<tool_call>{"name": "add", "arguments": {"a": 2, "城": "京"}}</tool_call>'
+def test_calls_of_tools_are_in_openais_layout(tmp_path):
+    """ShareGPT's function_call and OpenAI's tool_calls, arguments as values or as JSON text, give the same calls."""
     arguments = {"a": 2, "城": "京"}
     tools = [{"name": "add", "description": "adds"}]
     sharegpt = {
@@ -78,13 +77,32 @@ def test_calls_of_tools_are_text_of_the_assistant(tmp_path):
     }
     (one,) = read(write(tmp_path / "a.json", [sharegpt]))
     (two,) = read(write(tmp_path / "b.json", [openai]))
-    assert (
-        messages(one) == messages(two) == [("user", "2+3?"), ("assistant", call), ("tool", "5"), ("assistant", "Five.")]
-    )
+    said = [("user", "2+3?"), ("assistant", ""), ("tool", "5"), ("assistant", "Five.")]
+    assert messages(one) == messages(two) == said
+    function = {"type": "function", "function": {"name": "add", "arguments": arguments}}
+    assert one.messages[1]["tool_calls"] == [function]
+    assert two.messages[1]["tool_calls"] == [{"id": "1", **function}]
+    assert two.messages[2]["tool_call_id"] == "1"
     assert one.tools == two.tools == tuple(tools)
     openai["messages"][1]["content"] = "Let me see."
+    openai["messages"][1]["tool_calls"] = calls * 2
     (three,) = read(write(tmp_path / "b.json", [openai]))
-    assert messages(three)[1] == ("assistant", f"Let me see.\n{call}")
+    assert messages(three)[1] == ("assistant", "Let me see.")
+    assert len(three.messages[1]["tool_calls"]) == 2
+
+
+def test_thoughts_and_weights_of_messages_are_read(tmp_path):
+    record = {
+        "messages": [
+            {"role": "user", "content": "2+2?", "weight": 1},
+            {"role": "assistant", "content": "5", "weight": 0},
+            {"role": "user", "content": "No."},
+            {"role": "assistant", "content": "4", "reasoning_content": "Two and two."},
+        ]
+    }
+    (found,) = read(write(tmp_path / "a.jsonl", [record]))
+    assert messages(found)[3] == ("assistant", "<think>\nTwo and two.\n</think>\n\n4")
+    assert [message.get("weight") for message in found.messages] == [1, 0, None, None]
 
 
 @pytest.mark.parametrize(
@@ -103,6 +121,11 @@ def test_calls_of_tools_are_text_of_the_assistant(tmp_path):
         ({"messages": [{"role": "user", "content": 5}]}, "'content' is of type int, not a text"),
         ({"messages": [{"role": "user", "content": "\ud83d"}]}, "half a character"),
         ({"messages": [{"role": "assistant", "tool_calls": [{"function": {}}]}]}, r"is not \{name, arguments\}"),
+        (
+            {"messages": [{"role": "assistant", "tool_calls": [{"name": "f", "arguments": [1]}]}]},
+            "the arguments of the call of f are not an object",
+        ),
+        ({"messages": [{"role": "user", "content": "", "weight": 0.5}]}, "'weight' is 0.5; it is 0"),
         ({"conversations": [{"from": "human", "text": "Hi"}]}, "message 1: no field 'value'; there is: from, text"),
         ({"conversations": [{"from": "robot", "value": ""}]}, "message 1: unknown from 'robot'"),
         ({"conversations": [{"from": "function_call", "value": "add(2)"}]}, "the call of a tool is not valid JSON"),

@@ -120,7 +120,7 @@ def test_instruction_tuning_begins_from_a_folder_of_any_precision(tmp_path, monk
     data.write_text(f"{json.dumps({'messages': turns})}\n" * 5)
     seen = []
 
-    def train(place: Any, settings: Any, model: Any, *rest: Any) -> dict[str, Any]:
+    def train(place: Any, settings: Any, model: Any, *rest: Any, **more: Any) -> dict[str, Any]:
         seen.extend(model.parameters())
         return {}
 

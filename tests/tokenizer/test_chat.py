@@ -412,28 +412,28 @@ def test_the_mask_equals_that_of_transformers_where_a_template_marks_the_assista
 
 
 def test_the_mask_of_llama2_covers_the_space_before_its_end_token():
-    """The model writes that space; the one before the answer joins its first word, so it is learned with it."""
+    """The model writes that space, and the one before the answer too: a prompt ends with the bracket."""
     messages = CONVERSATION[:3]
-    assert learned(sentencepiece(LLAMA2), messages) == ["<think>\nadd\n</think>\n\nIt is 4. </s>"]
+    assert learned(sentencepiece(LLAMA2), messages) == [" <think>\nadd\n</think>\n\nIt is 4. </s>"]
     tokenizer = byte_level(LLAMA2)
-    assert learned(tokenizer, messages) == ["<think>\nadd\n</think>\n\nIt is 4. </s>"]
+    assert learned(tokenizer, messages) == [" <think>\nadd\n</think>\n\nIt is 4. </s>"]
     assert tokenizer.end_of_turn_id == tokenizer.special_tokens["</s>"]
 
 
 def test_a_template_that_moves_the_reasoning_keeps_it_learned():
-    """The last turn's reasoning is kept, with the template's own line breaks in it; the first turn's is dropped."""
+    """The last turn's reasoning is kept, with the template's own tags around it; the first turn's is dropped."""
     tokenizer = byte_level(THINKING)
     assert learned(tokenizer, CONVERSATION[:5]) == [
         "It is 4. <|im_end|>",
-        "hm\n</think>\n\nA landscape, in a tray.<|im_end|>",
+        "<think>\nhm\n</think>\n\nA landscape, in a tray.<|im_end|>",
     ]
 
 
-def test_a_template_without_end_of_turn_learns_the_words_alone():
-    """The next turn's header is no end of turn, although it is the first special token after the words."""
+def test_a_turn_without_an_end_of_its_own_ends_with_the_next_ones_beginning():
+    """So does GLM-4's. This template knows no generation prompt either: a header is the model's to write."""
     tokenizer = byte_level(NO_END)
     messages = [{"role": role, "content": role[0]} for role in ("user", "assistant", "user", "assistant")]
-    assert learned(tokenizer, messages) == ["a", "a"]
+    assert learned(tokenizer, messages) == ["<|assistant|>\na\n<|user|>", "<|assistant|>\na"]
     assert tokenizer.end_of_turn_id is None
     assert byte_level("no messages at all").end_of_turn_id is None
 
@@ -537,3 +537,29 @@ def test_a_tokenizer_with_a_template_in_use_is_pickled():
     tokenizer = byte_level(CHATML)
     tokens = tokenizer.chat.render(CONVERSATION)
     assert pickle.loads(pickle.dumps(tokenizer)).chat.render(CONVERSATION) == tokens
+
+
+def test_calls_are_text_where_a_template_would_lose_them():
+    """LLAMA3 here knows nothing of tools; two calls, one with OpenAI's text as arguments. Oracle: written by hand."""
+    calls = [
+        {"type": "function", "function": {"name": "add", "arguments": {"a": 2, "城": "京"}}},
+        {"type": "function", "function": {"name": "now", "arguments": "{}"}},
+    ]
+    messages = [{"role": "user", "content": "2?"}, {"role": "assistant", "content": "Wait.", "tool_calls": calls}]
+    wanted = (
+        'Wait.\n<tool_call>{"name": "add", "arguments": {"a": 2, "城": "京"}}</tool_call>\n'
+        '<tool_call>{"name": "now", "arguments": {}}</tool_call><|eot_id|>'
+    )
+    assert learned(byte_level(LLAMA3), messages) == [wanted]
+    assert not byte_level(LLAMA3).chat.writes_calls
+    assert byte_level(CHATML).chat.writes_calls
+    messages[1]["tool_calls"] = [5]
+    with pytest.raises(TokenizerError, match="no list of tool calls"):
+        byte_level(LLAMA3).chat.render(messages)
+
+
+def test_only_the_messages_that_are_asked_for_are_learned():
+    tokenizer = byte_level(CHATML)
+    wanted = learned(tokenizer, CONVERSATION, learned=[4])
+    assert wanted == ["<think>\nhm\n</think>\n\nA landscape, in a tray.<|im_end|>"]
+    assert learned(tokenizer, CONVERSATION, learned=[]) == []

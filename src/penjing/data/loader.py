@@ -9,8 +9,12 @@ A loader takes rows from one or more `packing.Rows` and fills them into tensors.
 from the one that is furthest behind its share. A batch is that of all ranks together, whatever their number: each takes
 its own rows of it, the first ones one more where they do not divide evenly. So ranks never see the same row, and a run
 may resume with another number of them.
+
+Where rows are "grouped", each is one document, the next fifty batches' rows are sorted by length, and these batches
+come in a random order: a batch is then hardly wider than its shortest row, and what is left of padding is little.
 """
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -20,8 +24,14 @@ import numpy as np
 import torch
 
 from penjing.data.batch import TokenBatch
+from penjing.data.order import Permutation, key_of
 from penjing.data.packing import Row, Tokens, rows_of, within_documents
 from penjing.errors import ConfigError, DataError
+
+_WINDOW = 50
+"""Batches whose rows are sorted by length together."""
+_WIDTH = 8
+"""Grouped batches are as wide as a multiple of this, which matrix products like."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,7 @@ class LoaderConfig:
     seed: int = 0
     """Decides the order."""
     packing: str = "best_fit"
-    """How documents become rows: "best_fit", "stream", "random" or "padded"; see `penjing.data.packing`."""
+    """How documents become rows: "best_fit", "stream", "random", "padded" or "grouped": `penjing.data.packing`."""
     rank: int = 0
     """Which of the processes of a distributed run this is."""
     world_size: int = 1
@@ -93,12 +103,15 @@ class Loader(Iterator[TokenBatch]):
         self._shares = (shares / shares.sum()).tolist()
         self._taken = [0] * len(sources)
         self._slots = self._filled = 0
+        self._groups: deque[list[tuple[Tokens, Row]]] = deque()
+        self._before, self._before_epoch = self._positions(), 0.0
 
     def __next__(self) -> TokenBatch:
         config = self._config
-        first = sum(self._taken) + config.part.start
-        rows = self._take(config.batch)[config.part]
-        batch = assemble(rows, config.context)
+        first = self._handed_out + config.part.start
+        everyones, width = self._next_rows()
+        rows = everyones[config.part]
+        batch = assemble(rows, width)
         self._slots += batch.tokens.numel()
         self._filled += sum(stop - start for _, row in rows for start, stop in row)
         source, row = rows[0]
@@ -108,7 +121,8 @@ class Loader(Iterator[TokenBatch]):
     @property
     def epoch(self) -> float:
         """How often the data has been gone through, 1.5 in the middle of the second time; of several, the furthest."""
-        return max(source.epoch for source in self._sources)
+        now = max(source.epoch for source in self._sources)
+        return now if not self._groups else now - (now - self._before_epoch) * len(self._groups) / _WINDOW
 
     @property
     def rows(self) -> int:
@@ -124,7 +138,8 @@ class Loader(Iterator[TokenBatch]):
         """Where the loader stands, between two batches; JSON-able. The same on every rank."""
         return {
             "made_for": self._made_for(),
-            "sources": [{**source.state(), "taken": n} for source, n in zip(self._sources, self._taken, strict=True)],
+            "sources": self._before if self._groups else self._positions(),
+            **({"group": self._group} if self._config.packing == "grouped" else {}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -137,6 +152,7 @@ class Loader(Iterator[TokenBatch]):
             before = dict(state["made_for"])
             names = ("epoch", "block", "row", "taken")
             positions = [{name: int(source[name]) for name in names} for source in state["sources"]]
+            group = int(state.get("group", 0))
         except (KeyError, TypeError, ValueError):
             raise DataError("this is no saved position of a loader") from None
         for name, now in self._made_for().items():
@@ -148,6 +164,11 @@ class Loader(Iterator[TokenBatch]):
         for source, position in zip(self._sources, positions, strict=True):
             source.load(position)
         self._taken = [position["taken"] for position in positions]
+        self._groups.clear()
+        if group:
+            self._look_ahead()
+            for _ in range(group):
+                self._groups.popleft()
 
     def _made_for(self) -> dict[str, Any]:
         """What an order of rows depends on."""
@@ -158,7 +179,40 @@ class Loader(Iterator[TokenBatch]):
             "seed": config.seed,
             "shares": self._shares,
             "data": [source.data.fingerprint for source in self._sources],
+            **({"batch": config.batch} if config.packing == "grouped" else {}),
         }
+
+    def _positions(self) -> list[dict[str, int]]:
+        return [{**source.state(), "taken": n} for source, n in zip(self._sources, self._taken, strict=True)]
+
+    @property
+    def _group(self) -> int:
+        """How many batches have been handed out of those that were sorted together."""
+        return _WINDOW - len(self._groups) if self._groups else 0
+
+    @property
+    def _handed_out(self) -> int:
+        """How many rows have been."""
+        return sum(self._taken) - len(self._groups) * self._config.batch
+
+    def _next_rows(self) -> tuple[list[tuple[Tokens, Row]], int]:
+        """The rows of a batch, and how wide it is."""
+        context = self._config.context
+        if self._config.packing != "grouped":
+            return self._take(self._config.batch), context
+        if not self._groups:
+            self._look_ahead()
+        rows = self._groups.popleft()
+        return rows, min(-(-max(map(_length, rows)) // _WIDTH) * _WIDTH, context)
+
+    def _look_ahead(self) -> None:
+        """Takes the rows of the next batches and sorts them by length."""
+        config = self._config
+        self._before, self._before_epoch = self._positions(), max(source.epoch for source in self._sources)
+        key = key_of(config.seed, "groups", sum(self._taken))
+        rows = sorted(self._take(_WINDOW * config.batch), key=_length)
+        for place in Permutation(_WINDOW, key)(np.arange(_WINDOW)).tolist():
+            self._groups.append(rows[place * config.batch : (place + 1) * config.batch])
 
     def _take(self, count: int) -> list[tuple[Tokens, Row]]:
         if len(self._sources) == 1:
@@ -171,6 +225,10 @@ class Loader(Iterator[TokenBatch]):
             self._taken[chosen] += 1
             rows.append((self._sources[chosen].data, self._sources[chosen].take(1)[0]))
         return rows
+
+
+def _length(row: tuple[Tokens, Row]) -> int:
+    return sum(stop - start for start, stop in row[1])
 
 
 class PackedLoader(Loader):

@@ -2,9 +2,10 @@
 
     {"role": "user", "content": "Hi"}        {"from": "human", "value": "Hi"}        {"instruction": "Hi", "input": ""}
 
-All become `{"role": "user", "content": "Hi"}`, with one of four roles. A call of a tool becomes text of the assistant:
-`<tool_call>{"name": ..., "arguments": {...}}</tool_call>`. Every fault is a `DataError` that begins with `where`, the
-file and the line or record.
+All become `{"role": "user", "content": "Hi"}`, with one of four roles. Calls of tools become `tool_calls` in OpenAI's
+layout, with `arguments` as an object, for the chat template to write as its model does; what a model thought before its
+answer (`reasoning_content`) becomes a block of its text, `<think>...</think>`. Every fault is a `DataError` that begins
+with `where`, the file and the line or record.
 """
 
 import json
@@ -82,9 +83,19 @@ def turn(value: Any, where: str) -> "Message":
     if role == "function_call":
         calls, content = content, None
     said = "" if calls and content is None else text(content, where, content_name)
+    made = message(ROLES[role], said, where, content_name)
+    if made["role"] == "assistant" and (thought := value.get("reasoning_content")):
+        made["content"] = f"<think>\n{text(thought, where, 'reasoning_content').strip()}\n</think>\n\n{said}"
     if calls:
-        said = "\n".join(part for part in (said, _calls(calls, where)) if part)
-    return message(ROLES[role], said, where, content_name)
+        made["tool_calls"] = _calls(calls, where)
+    if made["role"] == "tool":
+        named = {key: value[key] for key in ("name", "tool_call_id") if isinstance(value.get(key), str)}
+        made = cast("Message", {**made, **named})
+    if "weight" in value:
+        if value["weight"] not in (0, 1):
+            raise DataError(f"{where}: 'weight' is {value['weight']!r}; it is 0 for what is not to be learned, or 1")
+        made["weight"] = int(value["weight"])
+    return made
 
 
 def question(record: Record, where: str) -> "list[Message]":
@@ -138,18 +149,20 @@ def tools(record: Record, where: str) -> tuple[dict[str, Any], ...]:
     return tuple(found)
 
 
-def _calls(value: Any, where: str) -> str:
-    """Tool calls, as text of the assistant: from JSON text or values, bare or as OpenAI's `function`."""
+def _calls(value: Any, where: str) -> list[dict[str, Any]]:
+    """Calls in OpenAI's layout: from JSON text or values, one or several, bare or as OpenAI's `function`."""
     calls = _json(value, where, "the call of a tool")
-    lines = []
+    found = []
     for call in calls if isinstance(calls, list) else [calls]:
-        call = call.get("function", call) if isinstance(call, dict) else call
-        if not isinstance(call, dict) or not isinstance(call.get("name"), str):
+        function = call.get("function", call) if isinstance(call, dict) else call
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             raise DataError(f"{where}: the call of a tool is not {{name, arguments}}")
-        arguments = _json(call.get("arguments", {}), where, "the arguments of a tool")
-        canonical = json.dumps({"name": call["name"], "arguments": arguments}, ensure_ascii=False)
-        lines.append(f"<tool_call>{canonical}</tool_call>")
-    return "\n".join(lines)
+        arguments = _json(function.get("arguments") or {}, where, "the arguments of a tool")
+        if not isinstance(arguments, dict):
+            raise DataError(f"{where}: the arguments of the call of {function['name']} are not an object")
+        named = {"id": call["id"]} if isinstance(call.get("id"), str) else {}
+        found.append({**named, "type": "function", "function": {"name": function["name"], "arguments": arguments}})
+    return found
 
 
 def _json(value: Any, where: str, what: str) -> Any:

@@ -7,6 +7,7 @@ A row is a list of spans of the token stream; the tokens of a span are inputs, a
     best_fit    documents stay whole where they can: one longer than a row is split into rows and a rest, and what is
                 shorter shares rows, best fit decreasing; what no document fills is padding
     padded      as best_fit, but each document has rows of its own (for models that cannot keep neighbours apart)
+    grouped     as padded; the loader puts rows of like length into a batch, which is as wide as its longest
 
 A span lies within one document. The token that ends a document is predicted, but never an input, as nothing follows it:
 where a window crosses a border, a place is left for padding. In all packings but random, each epoch gives every token
@@ -295,6 +296,7 @@ PACKINGS: dict[str, type[Rows]] = {
     "stream": StreamRows,
     "random": RandomRows,
     "padded": PaddedRows,
+    "grouped": PaddedRows,
 }
 
 

@@ -5,6 +5,9 @@
     books = 2
     "shards/code" = 1             # a folder that `penjing data shard --validation` made
 
+Instruction tuning mixes conversations in the same words: files or folders of them, or world stages, whose dialogues
+are meant. A path is what has a slash or a suffix in it.
+
 Shares are weights, in any unit. After any number of rows each source is within one row of its share, and a source that
 has been gone through begins anew in another order. Validation reads each source's held-out text by the same shares.
 """
@@ -16,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from penjing.errors import ConfigError, nearest
 from penjing.files import read_json
-from penjing.recipe import Workshop
-from penjing.stages.data import Shards
+from penjing.recipe import Stage, Workshop
+from penjing.stages.data import Shards, World
 
 if TYPE_CHECKING:
     from penjing.data import shards
@@ -69,6 +72,30 @@ def folders_of(workshop: Workshop, mixture: Mapping[str, float]) -> dict[Path, f
     return found
 
 
+def conversations_of(workshop: Workshop, mixture: Mapping[str, float]) -> dict[str | Path, float]:
+    """Where the conversations of a mixture lie, with their weights, those of weight 0 left out.
+
+    Raises:
+        ConfigError: a name is neither that of a world stage before this one nor a path.
+    """
+    before = _before(workshop, World)
+    found: dict[str | Path, float] = {}
+    for name, weight in mixture.items():
+        if name not in before and not is_path(name):
+            raise ConfigError(
+                f"[{workshop.folder.name}] mixes '{name}', which is neither a world stage before it nor a path (write "
+                f"./{name} for a folder){nearest(name, before)}"
+            )
+        if weight:
+            found[workshop.root / name / "dialogues.jsonl" if name in before else name] = weight
+    return found
+
+
+def is_path(name: str) -> bool:
+    """Whether a name in a mixture of conversations is that of a file or folder."""
+    return "/" in name or "\\" in name or bool(Path(name).suffix)
+
+
 def outside(workshop: Workshop, mixture: Mapping[str, float]) -> list[Any] | None:
     """What tells the shards that no stage of this recipe made from any others; None where there are none."""
     before = _before(workshop)
@@ -77,7 +104,7 @@ def outside(workshop: Workshop, mixture: Mapping[str, float]) -> list[Any] | Non
     return [[str(path), read_json(path)] for path in headers] or None
 
 
-def _before(workshop: Workshop) -> list[str]:
+def _before(workshop: Workshop, kind: type[Stage] = Shards) -> list[str]:
     names = list(workshop.recipe.stages)
     before = names[: names.index(workshop.folder.name)] if workshop.folder.name in names else names
-    return [name for name in before if isinstance(workshop.recipe.stages[name], Shards)]
+    return [name for name in before if isinstance(workshop.recipe.stages[name], kind)]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,17 +15,19 @@ from penjing.errors import ConfigError, DataError
 from penjing.recipe import Interrupted, Stage, Workshop
 from penjing.settings import Count
 from penjing.stages.data import World, load_tokenizer
-from penjing.stages.mixture import Mixed, folders_of, outside
+from penjing.stages.mixture import Mixed, conversations_of, folders_of, is_path, outside
 from penjing.stages.progress import track
 from penjing.stages.settings import Model, Training
 
 if TYPE_CHECKING:
     from penjing.data.batch import TokenBatch
+    from penjing.data.conversations import Conversation
     from penjing.data.loader import Loader
     from penjing.data.packing import Tokens
     from penjing.models.language_model import LanguageModel
     from penjing.tokenizer import Tokenizer
     from penjing.training.deferred import Fill
+    from penjing.training.objectives import Objective
     from penjing.training.scaling_laws.transfer import Transfer
 
 _SAMPLE_TOKENS = 60
@@ -90,60 +93,117 @@ class Instruct(Stage):
     training: Training
     data: str | None = None
     """Conversations: a file or folder; by default the world's dialogues."""
+    mixture: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    """Weights of several files or folders of conversations, or of world stages, instead of `data`."""
     model: str | None = None
     """A model folder to start from; by default what the pretrain stage made."""
     row: Count | None = None
     """Tokens of a row; by default the model's context. Longer conversations lose turns at their end."""
+    packing: Literal["best_fit", "padded", "grouped"] = "best_fit"
+    """Conversations share rows, or each has its own; grouped: in batches of like length."""
+    turns: Literal["all", "last"] = "all"
+    """Which of the assistant's turns are learned."""
+    thinking: Literal["last", "all"] = "last"
+    """Which turns' thoughts (<think>...</think>) are read and learned."""
+    noise: Annotated[float, Field(ge=0)] = 0.0
+    """NEFTune's alpha: noise on the embeddings in training; 5 is usual."""
     validation: Count = 200
-    """How many conversations, the last ones, are kept for validation."""
+    """How many conversations, the last ones, are kept for validation; of a mixture, by its weights."""
     prompt: str = "Hello!"
 
     def check(self) -> None:
-        """Looks whether the training's numbers fit together."""
+        """Looks whether the training's numbers fit together, and the mixture's."""
         self.training.check()
+        if self.mixture:
+            from penjing.data.loader import check_weights
+
+            check_weights(tuple(self.mixture.values()))
+            if self.data:
+                raise ConfigError("both data and mixture are given; put the data into the mixture, with a weight")
 
     def named_files(self) -> Sequence[str]:
         """The conversations and the model to start from."""
-        return [path for path in (self.data, self.model) if path]
+        return [path for path in (self.data, self.model, *filter(is_path, self.mixture)) if path]
 
     def run(self, workshop: Workshop) -> dict[str, Any]:
         """From a base model to `model/`, which answers."""
+        from penjing.alignment.sft import InstructionTuning, for_thinking
         from penjing.data.instructions import InstructionLoader, RenderedConversations, read
         from penjing.data.loader import validation_batches
 
         base = Path(self.model) if self.model else workshop.made_by(Pretrain) / "model"
         model, tokenizer, fill = _base(base)
         row = model.config.context if self.row is None else self.row
-        conversations = list(read(self._source(workshop)))
-        if len(conversations) <= self.validation:
-            raise DataError(
-                f"there are {len(conversations)} conversations, and {self.validation} of them are for validation; "
-                f"lower it with --set {workshop.folder.name}.validation=N"
-            )
-        border = len(conversations) - self.validation
-        share = _share(workshop, model, self.training.batch, row)
-        config = InstructionLoader.Config(context=row, seed=workshop.recipe.seed, **share)
-        workers = (os.cpu_count() or 1) if border > _WORTH_PROCESSES else 1
+        weights = self._sources(workshop)
+        shares = tuple(weight / sum(weights.values()) for weight in weights.values())
+        parts = [
+            _parted(workshop, path, list(read(path)), max(1, round(self.validation * share)))
+            for path, share in zip(weights, shares, strict=True)
+        ]
+        tokenizer = for_thinking(tokenizer, chain.from_iterable(chain(*part) for part in parts), self.thinking)
+        config = InstructionLoader.Config(
+            context=row,
+            seed=workshop.recipe.seed,
+            packing=self.packing,
+            weights=shares if len(shares) > 1 else (),
+            **_share(workshop, model, self.training.batch, row),
+        )
+        total = sum(len(learn) for learn, _ in parts)
+        workers = (os.cpu_count() or 1) if total > _WORTH_PROCESSES else 1
+        sources: list[RenderedConversations] = []
         with track(workshop.output, "rendering the conversations") as report:
-            loader = config.build(
-                conversations[:border], tokenizer, workers=workers, progress=lambda done: report(done, border)
-            )
+            for learn, _ in parts:
+                before = sum(len(part) for part, _ in parts[: len(sources)])
+                tell = partial(lambda before, done: report(before + done, total), before)
+                how: dict[str, Any] = {"turns": self.turns, "workers": workers, "progress": tell}
+                sources.append(RenderedConversations(learn, tokenizer, row, **how))
+        loader = config.over(sources)
         workshop.output.print(f"  {loader.rendering}")
-        held_out = RenderedConversations(conversations[border:], tokenizer, row)
-        batches = list(validation_batches(held_out, row, self.training.batch, packing="best_fit"))
+        for refusal in (source.refusal for source in sources if source.refusal):
+            workshop.output.print(f"  the chat template refuses {refusal}")
+        batches = [
+            batch
+            for _, kept in parts
+            for batch in validation_batches(
+                RenderedConversations(kept, tokenizer, row, turns=self.turns),
+                row,
+                self.training.batch,
+                packing="best_fit",
+            )
+        ]
         sample = _answering(tokenizer, self.prompt)
-        result = _train(workshop, self.training, model, tokenizer, loader, _validation(batches), sample, fill)
+        objective, validate = InstructionTuning(self.noise), _validation(batches)
+        result = _train(workshop, self.training, model, tokenizer, loader, validate, sample, fill, objective=objective)
         return {"conversations": loader.rendering.conversations, **result}
 
-    def _source(self, workshop: Workshop) -> str | Path:
+    def _sources(self, workshop: Workshop) -> dict[str | Path, float]:
+        """Where the conversations are, with weights above 0."""
+        if self.mixture:
+            return conversations_of(workshop, self.mixture)
         if self.data:
-            return self.data
+            return {self.data: 1.0}
         world = workshop.find(World)
         if world is None:
             raise ConfigError(
                 f"[{workshop.folder.name}] has no conversations: give it data, or a world stage before it"
             )
-        return world / "dialogues.jsonl"
+        return {world / "dialogues.jsonl": 1.0}
+
+
+def _parted(
+    workshop: Workshop, path: str | Path, conversations: "list[Conversation]", kept: int
+) -> "tuple[list[Conversation], list[Conversation]]":
+    """What is learned and what, at the end, is kept for validation.
+
+    Raises:
+        DataError: nothing would be left to learn.
+    """
+    if len(conversations) <= kept:
+        raise DataError(
+            f"there are {len(conversations)} conversations in {path}, and {kept} of them are for validation; "
+            f"lower it with --set {workshop.folder.name}.validation=N"
+        )
+    return conversations[:-kept], conversations[-kept:]
 
 
 def _base(base: Path) -> "tuple[LanguageModel, Tokenizer, Fill | None]":
@@ -231,8 +291,10 @@ def _train(
     sample: Callable[[Any], str] | None,
     fill: "Fill | None",
     rule: "Transfer | None" = None,
+    *,
+    objective: "Objective | None" = None,
 ) -> dict[str, Any]:
-    """Next-token training into the stage's folder, from where an interrupted one stopped."""
+    """Training into the stage's folder, by default on next tokens, from where an interrupted one stopped."""
     from penjing.data.prefetch import Prefetch
     from penjing.training.crew import Crew
     from penjing.training.objectives import next_token
@@ -245,7 +307,7 @@ def _train(
     with nullcontext(loader) if device.type == "cpu" else closing(Prefetch(loader, device)) as batches:
         trainer = config.build(
             model,
-            next_token,
+            objective or next_token,
             batches,
             workshop.folder,
             tokenizer=tokenizer,

@@ -16,16 +16,21 @@ the token; and whether the assistant said it, for that, and the token that ends 
 
 and without special tokens in messages the ids are those of transformers' `apply_chat_template`.
 
+Learned is what the model will have to write: all that follows the prompt, so also what the template itself puts before
+an answer's first word but not into a prompt (`<think>`, or the head of a tool call).
+
 Source: OpenAI's "Chat Markup Language", 2023, for the format; for templates, the chat template guide of transformers.
-Departs from transformers: text never becomes a special token; the mask needs no `{% generation %}` in the template.
+Departs from transformers: text never becomes a special token; the mask needs no `{% generation %}` in the template; a
+template that knows nothing of tool calls gets them as text of the assistant, where there they are lost.
 """
 
+import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import accumulate, pairwise, takewhile
-from typing import Any, Literal, NotRequired, Required, TypedDict
+from typing import Any, Literal, NotRequired, Required, TypedDict, cast
 
 import numpy as np
 from jinja2 import Template, TemplateError
@@ -65,6 +70,14 @@ CHATML = r"""
 """`<|im_start|>{role}\n{content}<|im_end|>\n` for each message; tools are listed in the system message."""
 
 _PROBE: list["Message"] = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}]
+_CALL: list["Message"] = [
+    {"role": "user", "content": "x"},
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"type": "function", "function": {"name": "probed", "arguments": {}}}],
+    },
+]
 _ROLE = re.compile(r"[\w-]+")
 _NOT_TEMPLATE = re.compile(f"[^{TEMPLATE}]+")
 _HIDDEN = "\uffff"
@@ -77,7 +90,13 @@ class Message(TypedDict, total=False):
     role: Required[Literal["system", "user", "assistant", "tool"]]
     content: Required[str]
     tool_calls: NotRequired[list[dict[str, Any]]]
-    """Calls in OpenAI's layout, for templates that write them in their own way."""
+    """Calls in OpenAI's layout, for templates that write them in their own way; `arguments` are an object."""
+    tool_call_id: NotRequired[str]
+    """Which call a tool's message answers."""
+    name: NotRequired[str]
+    """The tool whose message it is."""
+    weight: NotRequired[int]
+    """0 for an assistant's message that is not to be learned."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +148,7 @@ class ChatTemplate:
         *,
         add_generation_prompt: bool = False,
         tools: Sequence[dict[str, Any]] | None = None,
+        learned: Collection[int] | None = None,
         **variables: Any,
     ) -> ChatTokens:
         """The ids of a conversation, and which of them are the assistant's.
@@ -137,6 +157,7 @@ class ChatTemplate:
             messages: the conversation. No text in it, whatever it spells, becomes a special token.
             add_generation_prompt: whether to end with the beginning of an assistant's turn, for the model to go on.
             tools: JSON schemas of tools that the model may call.
+            learned: the numbers of the assistant's messages that the mask is of, from 0; None: all.
             variables: others that the template knows, such as `enable_thinking` or `documents`; text in them becomes no
                 special token either.
 
@@ -145,7 +166,8 @@ class ChatTemplate:
         """
         options = {"tools": tools, **variables}
         rendered = self._render(messages, add_generation_prompt=add_generation_prompt, **options)
-        learned = self._learned(rendered, messages, options)
+        wanted = [n for n, message in enumerate(messages) if message["role"] == "assistant"]
+        spans = self._learned(rendered, messages, wanted if learned is None else learned, options)
         ids: list[int] = []
         mask: list[bool] = []
         position = 0
@@ -153,10 +175,10 @@ class ChatTemplate:
             if start > position:
                 own = rendered.authors.count(TEMPLATE, position, start) == start - position
                 encode = self._encode_again if own else self.tokenizer.encode_stretches
-                self._encode_plain(rendered.text[position:start], position, learned, encode, ids, mask)
+                self._encode_plain(rendered.text[position:start], position, spans, encode, ids, mask)
             if number is not None:
                 ids.append(number)
-                mask.append(_overlaps(start, end, learned))
+                mask.append(_overlaps(start, end, spans))
             position = end
         return ChatTokens(ids, mask)
 
@@ -219,6 +241,23 @@ class ChatTemplate:
         return frozenset(ids)
 
     @cached_property
+    def writes_calls(self) -> bool:
+        """Whether the template writes `tool_calls`; if not, they become text before it sees them."""
+        try:
+            return "probed" in self._render(_CALL).text
+        except TokenizerError:
+            return False
+
+    @cached_property
+    def _prompt(self) -> str:
+        """What a prompt ends with; empty where that cannot be told from the rest."""
+        try:
+            without, prompt = (self._render(_PROBE[:1], add_generation_prompt=add).text for add in (False, True))
+        except TokenizerError:
+            return ""
+        return prompt[len(without) :] if prompt.startswith(without) else ""
+
+    @cached_property
     def _end_of_turn(self) -> list[int]:
         """The special tokens that follow what the assistant says without a gap, amid a conversation and at its end."""
         try:
@@ -239,7 +278,7 @@ class ChatTemplate:
         known: dict[str, Any] = {role: token for role, token in roles.items() if token is not None}
         known |= {"add_generation_prompt": False, "documents": None}
         known |= {name: traced(value, SOMEONE) for name, value in variables.items()}
-        known["messages"] = [_traced_message(message, number) for number, message in enumerate(messages)]
+        known["messages"] = [_traced_message(message, n) for n, message in enumerate(self._with_calls(messages))]
         known["tools"] = known.get("tools") or None
         try:
             result = self._template.render(known)
@@ -257,6 +296,13 @@ class ChatTemplate:
             parts += [text[position : match.start()], re.sub(visible, _HIDDEN, text[match.start() : match.end()])]
             position = match.end()
         return "".join([*parts, text[position:]])
+
+    def _with_calls(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """The messages, with calls of tools as text where the template would not write them."""
+        calling = [isinstance(message, Mapping) and bool(message.get("tool_calls")) for message in messages]
+        if messages is _CALL or not any(calling) or self.writes_calls:
+            return messages
+        return [_calls_as_text(message) if calls else message for message, calls in zip(messages, calling, strict=True)]
 
     # ids and mask
 
@@ -290,22 +336,28 @@ class ChatTemplate:
             mask += [_overlaps(begin, stop, spans) for begin, stop in pairwise([0, *ends])]
 
     def _learned(
-        self, rendered: _Rendered, messages: Sequence[Message], options: dict[str, Any]
+        self, rendered: _Rendered, messages: Sequence[Message], wanted: Collection[int], options: dict[str, Any]
     ) -> list[tuple[int, int]]:
         """The stretches of text that the assistant has to produce: what it says, and the end of its turn."""
         spans: list[tuple[int, int]] = []
-        for number, message in enumerate(messages):
-            if message["role"] == "assistant":
-                said = _runs(rendered.authors, author(number))
-                if not said or message.get("tool_calls"):
-                    said = self._from_prompt(said, rendered, messages[:number], options)
-                spans += [(start, self._turn_end(rendered, end)) for start, end in said]
+        for number in sorted(wanted):
+            said = _runs(rendered.authors, author(number))
+            if not (said and self._follows_prompt(rendered, said[0][0])):
+                said = self._from_prompt(said, rendered, messages[:number], options)
+            spans += [(start, self._turn_end(rendered, end)) for start, end in said]
         return spans
+
+    def _follows_prompt(self, rendered: _Rendered, place: int) -> bool:
+        """Whether a prompt's last words stand right before a place, by the template's hand."""
+        start = place - len(self._prompt)
+        if not self._prompt or start < 0 or rendered.text[start:place] != self._prompt:
+            return False
+        return rendered.authors.count(TEMPLATE, start, place) == place - start
 
     def _from_prompt(
         self, said: list[tuple[int, int]], rendered: _Rendered, before: Sequence[Message], options: dict[str, Any]
     ) -> list[tuple[int, int]]:
-        """`said`, or nothing, from the end of the prompt on: with what the template writes before a tool's name."""
+        """`said`, or nothing, from the end of the prompt on: with what the template writes before the first word."""
         try:
             prompt = self._render(before, add_generation_prompt=True, **options).text
         except TokenizerError:  # templates may refuse a conversation that begins with the assistant
@@ -321,6 +373,8 @@ class ChatTemplate:
         after = [token for token in rendered.special if token[0] >= end]
         if not after or rendered.authors[end : after[0][0]].strip(TEMPLATE):
             return end
+        if not self._end_of_turn and after[0][2] in self.stop_ids:  # the next turn's beginning is this one's end
+            return after[0][1]
         for (_, stop, number), wanted in zip(_adjacent(after), self._end_of_turn, strict=False):
             if number != wanted:
                 break
@@ -342,6 +396,22 @@ def _traced_message(message: Message, number: int) -> dict[str, Any]:
         raise TokenizerError(f"message {number} has no content")
     content = {key: value for key, value in message.items() if value is not None}
     return traced(content, author(number)) | {"role": role}
+
+
+def _calls_as_text(message: Message) -> Message:
+    """A message whose calls are text: `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`, a line each."""
+    lines = [message.get("content") or ""]
+    try:
+        for call in message["tool_calls"]:
+            function = call.get("function", call)
+            arguments = function.get("arguments") or {}
+            written = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+            name = json.dumps(function["name"], ensure_ascii=False)
+            lines.append(f'<tool_call>{{"name": {name}, "arguments": {written}}}</tool_call>')
+    except (TypeError, AttributeError, LookupError, ValueError):
+        raise TokenizerError(f"this is no list of tool calls: {str(message['tool_calls'])[:80]!r}") from None
+    content = "\n".join(line for line in lines if line)
+    return cast("Message", {**message, "content": content, "tool_calls": None})
 
 
 def _runs(authors: str, one: str) -> list[tuple[int, int]]:
