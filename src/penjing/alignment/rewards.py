@@ -47,7 +47,7 @@ LONGEST_TEXT = 1 << 16
 """Characters of a text that is judged; a longer one is wrong."""
 _PATTERN_SECONDS = 0.5
 _NUMBER = re.compile(
-    r"(?<![\w.])[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:\s*/\s*\d+(?!\.?\d))?(?:[eE][-+]?\d{1,3})?"
+    r"(?<![A-Za-z_\d.])[-+−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:\s*/\s*\d+(?!\.?\d))?(?:[eE][-+]?\d{1,3})?"
 )
 _FENCE = re.compile(r"```(?:python|py)?[ \t]*\n(.*?)```", re.DOTALL)
 _MOST_DIGITS = 400
