@@ -5,6 +5,7 @@
     shards      turns the text into token ids, for training and for validation
     pretrain    trains a language model from nothing on the shards
     instruct    goes on with it on conversations
+    preference  goes on with it on preferences: DPO and its kin, KTO
     evaluate    measures it: bits per byte, counting baselines, skills
     compare     asks several assistants the same questions: accuracy, win rates, divergence, answers side by side
     ladder      trains many small models, fits a scaling law, and tests what it predicts
@@ -17,6 +18,7 @@ from penjing.stages.compare import Compare
 from penjing.stages.data import Shards, TokenizerStage, World
 from penjing.stages.evaluation import Evaluate
 from penjing.stages.ladder import Ladder
+from penjing.stages.preference import Preference
 from penjing.stages.training import Instruct, Pretrain
 
 KINDS: dict[str, type[Stage]] = {
@@ -25,6 +27,7 @@ KINDS: dict[str, type[Stage]] = {
     "shards": Shards,
     "pretrain": Pretrain,
     "instruct": Instruct,
+    "preference": Preference,
     "evaluate": Evaluate,
     "compare": Compare,
     "ladder": Ladder,
