@@ -150,11 +150,17 @@ def for_thinking(
         thinking: "last": thoughts of the last turn alone are read and learned; "all": those of all turns.
 
     Raises:
-        ConfigError: all thoughts are asked for, and the template drops some.
+        ConfigError: all thoughts are asked for, and the template drops some; or its prompts leave no room for any.
     """
     chat = tokenizer.chat
     if chat is None or not any(thinks(message) for one in conversations for message in one.messages):
         return tokenizer
+    if not chat.text(_PROBED[:2]).startswith(chat.text(_PROBED[:1], add_generation_prompt=True)):
+        raise ConfigError(
+            "the assistant thinks in these conversations (<think>...</think>), and prompts of the chat template leave "
+            "no room for thoughts: a model would be asked in another way than it has learned. Leave out the thoughts, "
+            "or use another template"
+        )
     keeps = keeps_thoughts(chat)
     if thinking == "all" and not keeps:
         raise ConfigError(
