@@ -17,7 +17,7 @@ CHAPTERS = sorted(page for page in PATH.glob("*.md") if not page.name.endswith("
 CHINESE = sorted(DOCS.rglob("*.zh.md"))
 GUIDES = sorted(page for page in DOCS.glob("guides/*.md") if not page.name.endswith(".zh.md"))
 PAGES = sorted([*PATH.glob("*.md"), *DOCS.glob("guides/*.md"), *DOCS.glob("index*.md")])
-OURS = tuple(f"{number:02d}" for number in range(1, 21) if number != 15)
+OURS = tuple(f"{number:02d}" for number in range(1, 22) if number != 15)
 ANSWERS = Path(__file__).parent / "answers"
 
 MISTAKES = {
@@ -102,6 +102,10 @@ MISTAKES = {
     "20": [
         ("of the work, not of the time", "(micro_batches + stages - 1)", "micro_batches"),
         ("the larger of the two", "torch.logaddexp(lse_1, lse_2)", "torch.maximum(lse_1, lse_2)"),
+    ],
+    "21": [
+        ("the largest of one", "min(map(h, two))", "max(map(h, two))"),
+        ("from the left", "enumerate(reversed(number))", "enumerate(number)"),
     ],
 }
 """By chapter, for each of its two exercises in turn: what is wrong, what of our answers is replaced, and by what."""
