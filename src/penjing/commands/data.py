@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from penjing.commands import instructions
+
 if TYPE_CHECKING:
     from penjing.data.cleaning import Report
 
 app = typer.Typer(help="Prepares text to learn from.", no_args_is_help=True)
+app.command("inspect")(instructions.inspect)
 
 
 @app.callback()

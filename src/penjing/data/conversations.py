@@ -11,7 +11,7 @@
 The first record decides a file's layout. Every fault is a `DataError` with the file and the line or record.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,19 +34,20 @@ class Conversation:
     """Descriptions of the tools that the assistant may call, as in OpenAI's API."""
 
 
-def read(path: str | Path) -> Iterator[Conversation]:
+def read(path: str | Path, fault: Callable[[DataError], None] | None = None) -> Iterator[Conversation]:
     """The conversations of a .json, .jsonl or .parquet file (or .gz, .zst of the JSON ones), or of a folder of them.
 
-    The path may be an address or a pattern, too; see `penjing.data.places`.
+    The path may be an address or a pattern, too; see `penjing.data.places`. Where `fault` is given, records that are
+    not of their layout are left out, and it is told why.
 
     Raises:
         DataError: it is missing, unreadable, empty, of unknown layout, or a record is not of its layout.
     """
     empty = True
-    for conversation in messages.parsed(path, _layout):
+    for conversation in messages.parsed(path, _layout, fault):
         empty = False
         yield conversation
-    if empty:
+    if empty and fault is None:
         raise DataError(f"there are no conversations in {path}")
 
 

@@ -42,7 +42,9 @@ ROLES = {
 """Which of our four roles each name in the wild stands for."""
 
 
-def parsed(path: str | Path, layout: Callable[[Record, str], Parse[T]]) -> Iterator[T]:
+def parsed(
+    path: str | Path, layout: Callable[[Record, str], Parse[T]], fault: Callable[[DataError], None] | None = None
+) -> Iterator[T]:
     """What is made of each record of a .json, .jsonl or .parquet file (or .gz, .zst of the JSON ones), or of a folder.
 
     The path may be an address or a pattern, too; see `penjing.data.places`.
@@ -50,6 +52,7 @@ def parsed(path: str | Path, layout: Callable[[Record, str], Parse[T]]) -> Itera
     Args:
         path: where the records are.
         layout: says, by a file's first record, what makes something of all of them.
+        fault: is told what is wrong with a record that is then left out; None: it is raised.
 
     Raises:
         DataError: it is missing, unreadable, or a record is no object; and what `layout` and its choice raise.
@@ -60,7 +63,14 @@ def parsed(path: str | Path, layout: Callable[[Record, str], Parse[T]]) -> Itera
             if not isinstance(record.value, dict):
                 raise DataError(f"{record.where}: a {type(record.value).__name__}, where a record {{...}} is expected")
             parse = parse or layout(record.value, record.where)
-            yield parse(record.value, record.where)
+            try:
+                made = parse(record.value, record.where)
+            except DataError as error:
+                if fault is None:
+                    raise
+                fault(error)
+                continue
+            yield made
 
 
 def turns(value: Any, where: str, name: str) -> "list[Message]":

@@ -79,19 +79,20 @@ class Comparison:
         return good, Judged(self.prompt, self.rejected, False, self.origin, self.tools)
 
 
-def read(path: str | Path) -> Iterator[Comparison | Judged]:
+def read(path: str | Path, fault: Callable[[DataError], None] | None = None) -> Iterator[Comparison | Judged]:
     """The comparisons or judged answers of a .json, .jsonl or .parquet file (or .gz, .zst of the JSON ones), or folder.
 
-    The path may be an address or a pattern, too; see `penjing.data.places`.
+    The path may be an address or a pattern, too; see `penjing.data.places`. Where `fault` is given, records that are
+    not of their layout are left out, and it is told why.
 
     Raises:
         DataError: it is missing, unreadable, empty, of unknown layout, or a record is not of its layout.
     """
     empty = True
-    for found in messages.parsed(path, _layout):
+    for found in messages.parsed(path, _layout, fault):
         empty = False
         yield found
-    if empty:
+    if empty and fault is None:
         raise DataError(f"there are no preferences in {path}")
 
 
