@@ -6,6 +6,8 @@
     pretrain    trains a language model from nothing on the shards
     instruct    goes on with it on conversations
     preference  goes on with it on preferences: DPO and its kin, KTO
+    reward      makes a reward model of it, which scores answers as they were preferred
+    ppo         goes on with it by the reward model's word
     evaluate    measures it: bits per byte, counting baselines, skills
     compare     asks several assistants the same questions: accuracy, win rates, divergence, answers side by side
     ladder      trains many small models, fits a scaling law, and tests what it predicts
@@ -18,7 +20,9 @@ from penjing.stages.compare import Compare
 from penjing.stages.data import Shards, TokenizerStage, World
 from penjing.stages.evaluation import Evaluate
 from penjing.stages.ladder import Ladder
+from penjing.stages.ppo import PPOStage
 from penjing.stages.preference import Preference
+from penjing.stages.reward import Reward
 from penjing.stages.training import Instruct, Pretrain
 
 KINDS: dict[str, type[Stage]] = {
@@ -28,6 +32,8 @@ KINDS: dict[str, type[Stage]] = {
     "pretrain": Pretrain,
     "instruct": Instruct,
     "preference": Preference,
+    "reward": Reward,
+    "ppo": PPOStage,
     "evaluate": Evaluate,
     "compare": Compare,
     "ladder": Ladder,

@@ -122,6 +122,28 @@ def plot_run(folder: Path, levels: Mapping[str, float] | None = None) -> list[Pa
     return paths
 
 
+def plot_curves(folder: Path, plots: Mapping[str, tuple[str, str]]) -> list[Path]:
+    """Draws what a run's metrics.jsonl says of each name, in training and in validation, to `NAME.png`.
+
+    Args:
+        folder: the run's.
+        plots: title and unit by the metric's name; those that the run has not measured are left out.
+    """
+    lines = read_metrics(folder / "metrics.jsonl")
+    paths = []
+    for name, (title, unit) in plots.items():
+        steps = [line for line in lines if name in line]
+        if not steps:
+            continue
+        curves = [Curve("training", [line["step"] for line in steps], [line[name] for line in steps], smooth=True)]
+        if found := [line for line in lines if name in line.get("validation", {})]:
+            values = [line["validation"][name] for line in found]
+            curves.append(Curve("validation", [line["step"] for line in found], values, points=True))
+        paths.append(folder / f"{name}.png")
+        Plot(title, "step", unit, curves).save(paths[-1])
+    return paths
+
+
 def running_mean(values: Sequence[float], reach: int) -> list[float]:
     """Each value's mean with its neighbours, up to `reach` on either side: it does not lag behind a slope."""
     sums, last = [0.0, *accumulate(values)], len(values) - 1
