@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from penjing.cli import app
 from penjing.errors import ConfigError
 from penjing.tokenizer import Tokenizer
+from tests.alignment.rules import RuleModel
 from tests.data.conftest import BYTES
 
 
@@ -59,5 +60,42 @@ def test_a_set_is_shown_as_json(talk, tokenizer_folder):
 )
 def test_options_that_cannot_be_are_errors_of_the_user(talk, arguments, message):
     found = run("inspect", talk, *arguments)
+    assert isinstance(found.exception, ConfigError)
+    assert message in str(found.exception)
+
+
+def test_a_set_is_made_by_a_model_and_a_second_call_asks_nothing(tmp_path, monkeypatch):
+    """The model answers by rule; documents and seeds are told apart; the report is told in words and as JSON."""
+    model = RuleModel(lambda question, _: "Who lives in the old house?" if "one question" in question else "Ann does.")
+    monkeypatch.setattr("penjing.commands._loading.load", lambda *_: (None, None))
+    monkeypatch.setattr("penjing.inference.local.LocalChatModel", lambda *_, name: model)
+    (tmp_path / "note.txt").write_text("Ann lives in the old house.")
+    made = run("build", tmp_path / "note.txt", "--model", "tiny", "--out", tmp_path / "set.jsonl")
+    assert made.exit_code == 0, made.exception
+    assert "1 records of 1 passages or rounds (the documents are through)" in made.output.replace("\n", "")
+    assert "left out: 1 question like another" in made.output
+    record = json.loads((tmp_path / "set.jsonl").read_text())
+    assert [message["content"] for message in record["messages"]] == ["Who lives in the old house?", "Ann does."]
+    asked = len(model.asked)
+    again = run("build", tmp_path / "note.txt", "--model", "tiny", "--out", tmp_path / "set.jsonl", "--json")
+    assert json.loads(again.output)["records"] == 1
+    assert len(model.asked) == asked
+    seeds = tmp_path / "seeds.jsonl"
+    seeds.write_text(json.dumps({"instruction": "Name a bird.", "instances": []}))
+    found = run("build", seeds, "--model", "tiny", "--out", tmp_path / "more.jsonl", "--json")
+    assert json.loads(found.output)["left_out"] == {"no list of tasks": 50}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--count", "0"], "--count is 0"),
+        (["--similar", "0"], "similar is 0"),
+        (["--questions", "0"], "--questions is 0"),
+    ],
+)
+def test_a_set_that_cannot_be_made_is_an_error_of_the_user(tmp_path, arguments, message):
+    (tmp_path / "note.txt").write_text("x")
+    found = run("build", tmp_path / "note.txt", "--model", "none", *arguments)
     assert isinstance(found.exception, ConfigError)
     assert message in str(found.exception)

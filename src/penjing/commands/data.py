@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Prepares text to learn from.", no_args_is_help=True)
 app.command("inspect")(instructions.inspect)
+app.command("build")(instructions.build)
 
 
 @app.callback()

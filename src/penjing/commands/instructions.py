@@ -1,10 +1,14 @@
-"""`penjing data inspect`: what is in a set of conversations or preferences."""
+"""`penjing data inspect` and `penjing data build`: sets of conversations, looked at and made."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from penjing.commands._loading import MODEL_HELP, Device, Precision
+
 if TYPE_CHECKING:
+    from penjing.alignment.building import Report, Source
     from penjing.data.inspection import Inspection, Lengths, Noted, Piece
     from penjing.tokenizer import Tokenizer
 
@@ -61,6 +65,110 @@ def inspect(
         typer.echo(json_format.dumps(found.to_dict(), ensure_ascii=False))
     else:
         _show(Console(highlight=False), path, found)
+
+
+def build(
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="SOURCE...", help="Documents (files, folders, addresses), or a file of seed tasks."),
+    ],
+    model: Annotated[str, typer.Option(help=MODEL_HELP)],
+    out: Annotated[Path, typer.Option(help="The JSON-lines file to write.")] = Path("instructions.jsonl"),
+    seeds: Annotated[
+        bool | None,
+        typer.Option(
+            "--seeds/--documents", help="What the source is; by default seeds if its records have instructions."
+        ),
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option(help="How many records; from seeds 100, from documents all, by default.")
+    ] = None,
+    questions: Annotated[int, typer.Option(help="Questions about each passage of a document.")] = 2,
+    characters: Annotated[int, typer.Option(help="Characters of a passage, about.")] = 1200,
+    similar: Annotated[float, typer.Option(help="Leave out questions with a higher ROUGE-L with one there is.")] = 0.7,
+    existing: Annotated[
+        list[str] | None, typer.Option(help="Conversations whose questions are not to be asked again; repeatable.")
+    ] = None,
+    temperature: Annotated[float, typer.Option(help="How freely the model writes.")] = 0.7,
+    max_tokens: Annotated[int, typer.Option(help="Tokens of an answer; a longer one is left out.")] = 512,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same set.")] = 1,
+    field: Annotated[str, typer.Option(help="Which field of a JSON or parquet document is the text.")] = "text",
+    device: Device = "auto",
+    precision: Precision = "auto",
+    json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON object.")] = False,
+) -> None:
+    """Let a model make an instruction set: questions about documents, or new tasks like some seed tasks, and answers.
+
+    Questions too like another are left out, and what breaks rules of quality. A record says what it was made from, by
+    which words, model and settings. Stopped, even killed, the same command goes on.
+
+    Examples:
+    \b
+      $ penjing data build notes/ --model runs/tiny-chat/chat/model --out notes.jsonl
+      $ penjing data build seed_tasks.jsonl --model hf:Qwen/Qwen3-0.6B --count 500
+      $ penjing data inspect notes.jsonl --model runs/tiny-chat/chat/model
+    """
+    import json as json_format
+
+    from rich.console import Console
+    from rich.progress import Progress, TextColumn, TimeElapsedColumn
+
+    from penjing.alignment.asking import Asker
+    from penjing.alignment.building import Rules
+    from penjing.alignment.building import build as make
+    from penjing.commands._loading import load
+    from penjing.data import conversations
+    from penjing.errors import ConfigError
+    from penjing.inference.local import LocalChatModel
+    from penjing.inference.sampling import Sampling
+
+    for name, value in {
+        "--questions": questions,
+        "--characters": characters,
+        "--count": 1 if count is None else count,
+    }.items():
+        if value < 1:
+            raise ConfigError(f"{name} is {value}; it must be 1 or more")
+    rules, sampling = Rules(similar=similar), Sampling(temperature=temperature, max_new_tokens=max_tokens)
+    source, count = _source(sources, seeds, count, questions, characters, field, seed)
+    there = [
+        message["content"]
+        for path in existing or ()
+        for talk in conversations.read(path)
+        for message in talk.messages
+        if message["role"] == "user"
+    ]
+    chat = LocalChatModel(*load(model, device, precision), name=model)
+    columns = (TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("asking", total=None)
+
+        def show(report: "Report") -> None:
+            done, out_of = f"{report.records:,} records", f"{report.left_out.total():,} left out"
+            bar.update(task, description=f"{report.units:,} passages or rounds, {done}, {out_of}")
+
+        report = make(source, Asker(chat, sampling, seed), out, count=count, rules=rules, existing=there, progress=show)
+    if json:
+        typer.echo(json_format.dumps(report.to_dict(), ensure_ascii=False))
+        return
+    console = Console(highlight=False)
+    why = {"count": "as many as asked for", "source": "the documents are through"}.get(report.finished, report.finished)
+    console.print(f"{out}: {report.records:,} records of {report.units:,} passages or rounds ({why})", soft_wrap=True)
+    for reason, number in report.left_out.most_common():
+        console.print(f"  left out: {number:,} {reason}")
+
+
+def _source(
+    sources: list[str], seeds: bool | None, count: int | None, questions: int, characters: int, field: str, seed: int
+) -> "tuple[Source, int | None]":
+    """What questions come from, and how many records are wanted."""
+    from penjing.alignment.from_documents import FromDocuments
+    from penjing.alignment.self_instruct import SelfInstruct, are_seeds, seed_tasks
+    from penjing.data.corpus import Corpus
+
+    if seeds or (seeds is None and all(are_seeds(source) for source in sources)):
+        return SelfInstruct([task for source in sources for task in seed_tasks(source)], seed), count or 100
+    return FromDocuments(Corpus(sources, field=field), characters, questions), count
 
 
 def _tokenizer(tokenizer: str | None, model: str | None, context: int | None) -> "tuple[Tokenizer | None, int | None]":
