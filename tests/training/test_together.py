@@ -1,5 +1,7 @@
 """Checkpoints of models that score, and of models that are trained together."""
 
+from contextlib import ExitStack
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -7,7 +9,9 @@ from torch.nn import functional as F
 from penjing.models.folder import load_model
 from penjing.models.scored import ScoredModel
 from penjing.models.scored_folder import load_scored
+from penjing.training.engine import Engine, blocks_of
 from penjing.training.objectives import Loss, next_token
+from penjing.training.recomputation import recompute_activations
 from penjing.training.saving import Together
 from penjing.training.trainer import Trainer
 from tests.training import tiny
@@ -69,6 +73,20 @@ def test_a_resumed_run_ends_with_the_very_weights_of_one_that_never_stopped(make
     assert result.step == 8
     for (name, weight), (_, other) in zip(whole.named_parameters(), second.named_parameters(), strict=True):
         assert torch.equal(weight, other), name
+
+
+def test_blocks_of_models_trained_together_can_be_computed_again():
+    """Weights after a step with all activations recomputed are those without, bit for bit: the same kernels ran."""
+    stepped = []
+    for mode in ("none", "full"):
+        model = Two()
+        assert len(blocks_of(model)) == 4
+        with ExitStack() as stack:
+            if mode != "none":
+                stack.callback(recompute_activations(model, mode))
+            Engine(model, both, tiny.OPTIMIZERS["adamw"]).step([next(tiny.CountingLoader())])
+        stepped.append([parameter.detach().clone() for parameter in model.parameters()])
+    assert all(map(torch.equal, *stepped))
 
 
 def test_a_checkpoint_and_the_final_model_of_a_scored_model_open_as_such(tmp_path):

@@ -126,13 +126,15 @@ class PPOStage(Stage):
         from penjing.alignment.rollouts import Rollouts
         from penjing.alignment.sampled import world_items
         from penjing.data.world import calculator
+        from penjing.device import choose_device
         from penjing.models.scored_folder import load_scored
 
         base = Path(self.model) if self.model else workshop.made_by(Instruct) / "model"
         scored = Path(self.reward) if self.reward else workshop.made_by(Reward) / "model"
         policy, tokenizer = penjing.load(base, dtype=torch.float32)
         reference, _ = penjing.load(base, dtype=torch.float32)
-        judge = RewardJudge(load_scored(scored, dtype=torch.float32), self.reward_scale, self.missing_end)
+        scorer = load_scored(scored, device=choose_device(), dtype=torch.float32)
+        judge = RewardJudge(scorer, self.reward_scale, self.missing_end)
         model = ActorCritic(policy, load_scored(scored, dtype=torch.float32))
         rollouts = Rollouts(self.answers, self.temperature, self.max_new_tokens, tools={"calculator": calculator})
         seed = workshop.recipe.seed * 1_000_000_000 + _FRESH

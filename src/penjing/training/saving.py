@@ -38,6 +38,11 @@ class Together(nn.Module):
     folder beside them, by its attribute's name.
     """
 
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The blocks of all of them, for what is done to each block: compiling, computing again."""
+        return nn.ModuleList(block for part in self.children() for block in getattr(part, "blocks", ()))
+
 
 def parts_of(model: nn.Module) -> list[tuple[str, str, nn.Module]]:
     """The models that a module is made of: the folder of each within a checkpoint's, what its weights' names begin
