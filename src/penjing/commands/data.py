@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from penjing.commands import instructions
+from penjing.commands import feedback, instructions
 
 if TYPE_CHECKING:
     from penjing.data.cleaning import Report
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Prepares text to learn from.", no_args_is_help=True)
 app.command("inspect")(instructions.inspect)
 app.command("build")(instructions.build)
+app.command("judge")(feedback.judge)
+app.command("revise")(feedback.revise)
 
 
 @app.callback()
