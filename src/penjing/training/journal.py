@@ -1,7 +1,7 @@
 """What a run tells: each step to metrics.jsonl and the display, once its numbers have arrived from the device."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,9 @@ from penjing.training.budget import Budget, Spent
 from penjing.training.engine import NotFinite, Outcome
 from penjing.training.metrics import MetricsLog, read_metrics
 from penjing.training.progress import Display, Reading
+
+Watch = Callable[[Mapping[str, Any]], Sequence[str]]
+"""Looks at a step's line of metrics; gives what there is to say. A TrainingError of its own ends the run."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,14 @@ class Journal:
     """Keeps one step's outcome waiting, so that a GPU is asked only for numbers that it has long computed."""
 
     def __init__(
-        self, out: Path | None, display: Display, budget: Budget, resume_from: int, wandb: str | None, config: Any
+        self,
+        out: Path | None,
+        display: Display,
+        budget: Budget,
+        resume_from: int,
+        wandb: str | None,
+        config: Any,
+        watch: "Watch | None" = None,
     ):
         """Opens the run's files; lines of steps after `resume_from` are dropped, and said.
 
@@ -38,8 +48,10 @@ class Journal:
             resume_from: the step of the checkpoint that it goes on from, or 0.
             wandb: a Weights & Biases project, or None.
             config: what Weights & Biases shows as the configuration.
+            watch: looks at each step's line.
         """
         self._display = display
+        self._watch = watch
         self._budget = budget
         self._waiting: tuple[Outcome, StepFacts, str] | None = None
         self.loss = float("nan")
@@ -73,7 +85,8 @@ class Journal:
         except NotFinite as error:
             raise NotFinite(f"{error} at step {facts.step} ({origin})") from None
         known = asdict(facts)
-        self._write({"step": known.pop("step"), "loss": self.loss, **known, "grad_norm": norm, **outcome.metrics})
+        line = {"step": known.pop("step"), "loss": self.loss, **known, "grad_norm": norm, **outcome.metrics}
+        self._write(line)
         spent = Spent(facts.step, facts.tokens, facts.seconds)
         self._display.step(
             Reading(
@@ -86,6 +99,8 @@ class Journal:
                 seconds_left=self._budget.seconds_left(spent),
             )
         )
+        for text in self._watch(line) if self._watch else ():
+            self._display.say(text)
 
     def validation(self, spent: Spent, values: Mapping[str, float]) -> None:
         """Writes down a validation.

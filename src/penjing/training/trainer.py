@@ -41,7 +41,7 @@ from penjing.training.engine import (
 )
 from penjing.training.interfaces import Batch, Loader, Result
 from penjing.training.interrupt import Interrupt
-from penjing.training.journal import Journal, StepFacts
+from penjing.training.journal import Journal, StepFacts, Watch
 from penjing.training.lock import only_run_in
 from penjing.training.muon import Muon
 from penjing.training.objectives import Objective
@@ -137,6 +137,7 @@ class Trainer:
         console: Console | None = None,
         crew: Crew | None = None,
         fill: Fill | None = None,
+        watch: Watch | None = None,
     ):
         """Prepares a run; `run` starts it.
 
@@ -153,6 +154,7 @@ class Trainer:
             crew: the processes that train together, this one among them; None for it alone.
             fill: puts the first weights into a model on the meta device, once processes have divided it; a run that is
                 resumed takes them from its checkpoint.
+            watch: is shown each step's line of metrics; what it returns is said, and an error of its own ends the run.
         """
         self.config = config
         self.model = model
@@ -163,6 +165,7 @@ class Trainer:
         self._validate = validate
         self._sample = sample
         self._fill = fill
+        self._watch = watch
         self._crew = crew or Crew()
         self._display = choose_display(config.display if self._crew.first else "quiet", console)
         self._checkpoints = self._crew.checkpoints(
@@ -322,6 +325,7 @@ class Trainer:
             int(self._spent.steps),
             self.config.wandb,
             identity.describe(self.config),
+            self._watch,
         )
         if self._saved and self._saved.step:
             journal.loss = self._saved.record["loss"]
