@@ -4,6 +4,8 @@ import pytest
 
 from penjing.alignment.rewards import (
     LONGEST_TEXT,
+    Boxed,
+    Exact,
     Matches,
     Number,
     Overlong,
@@ -177,6 +179,26 @@ def test_the_last_of_several_pieces_of_code_counts():
 )
 def test_what_stands_between_tags_is_judged(text, reward):
     assert Tagged("answer", Number())(expecting("4"), text) == reward
+
+
+@pytest.mark.parametrize(
+    ("expected", "text", "reward"),
+    [
+        (r"\frac{1}{3}", r"so $\boxed{\dfrac{1}{3}}$.", 1),
+        (r"\frac{1}{3}", r"\boxed{\frac{1}{2}} no, \boxed{ \frac{1} {3} }", 1),
+        (r"\frac{1}{3}", r"\boxed{\frac{1}{3}} no, \boxed{\frac{1}{2}}", 0),
+        ("2x-8", r"\boxed{2x - 8}", 1),
+        ("2x-8", r"\boxed{2x - 8", 0),
+        ("2x-8", "2x-8", 0),
+        ("(1,2)", r"\boxed{\left(1,2\right)}", 1),
+    ],
+)
+def test_what_stands_in_the_last_box_is_judged(expected, text, reward):
+    assert Boxed(Exact())(expecting(expected), text) == reward
+
+
+def test_the_whole_text_is_the_expected_one():
+    assert [Exact()(expecting("2x-8"), text) for text in ("2x - 8.", "$2x-8$", "2x-9", "it is 2x-8")] == [1, 1, 0, 0]
 
 
 def test_rewards_are_added_with_weights():

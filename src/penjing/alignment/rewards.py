@@ -8,6 +8,8 @@ remember which they were:
     Matches(r"[A-Z]\d+")        the whole text matches a regular expression
     Schema({"type": ...})       the text is JSON that satisfies a schema
     PassesTests()               the text's Python passes the item's tests, in a sandbox
+    Exact()                     the text is the expected one, but for white space and ways to write a fraction
+    Boxed(Exact())              what stands in the last \boxed{} is judged: MATH
     Tagged("answer", Number())  what stands between <answer> and </answer> is judged, and stands there once
     Weighted(((Number(), 1.0), (Matches(r"(?s)<think>.*</think>.*"), 0.1)))
 
@@ -166,6 +168,32 @@ class PassesTests:
 
 
 @dataclass(frozen=True)
+class Exact:
+    """1 where the text is the expected one, but for white space, dollar signs and other ways to write a fraction."""
+
+    def __call__(self, item: Any, text: str) -> float:
+        """The reward."""
+        return float(len(text) <= LONGEST_TEXT and _plain(text) == _plain(str(item.answer)))
+
+
+@dataclass(frozen=True)
+class Boxed:
+    r"""Judges what stands in the last `\boxed{}`; where there is none, the reward is 0."""
+
+    reward: Reward
+
+    def __call__(self, item: Any, text: str) -> float:
+        """The reward."""
+        _, found, rest = text[-LONGEST_TEXT:].rpartition("\\boxed{")
+        depth = 1
+        for place, character in enumerate(rest if found else ""):
+            depth += {"{": 1, "}": -1}.get(character, 0)
+            if depth == 0:
+                return self.reward(item, rest[:place])
+        return 0.0
+
+
+@dataclass(frozen=True)
 class Tagged:
     """Judges what stands between `<tag>` and `</tag>`; where that is not there exactly once, the reward is 0."""
 
@@ -257,6 +285,13 @@ def _last_number(text: str) -> Fraction | None:
         return Fraction(above.strip()) / Fraction(below.strip() or 1)
     except (ValueError, ZeroDivisionError):
         return None
+
+
+def _plain(text: str) -> str:
+    """A text without what makes no difference to a formula."""
+    for written, plain in (("\\dfrac", "\\frac"), ("\\tfrac", "\\frac"), ("\\left", ""), ("\\right", ""), ("$", "")):
+        text = text.replace(written, plain)
+    return "".join(text.split()).removesuffix(".")
 
 
 def _refuse(name: str) -> None:
