@@ -28,10 +28,14 @@ def told(pairs):
     return [(pair.chosen[0]["content"], pair.rejected[0]["content"], pair.margin) for pair in pairs]
 
 
-def test_the_best_is_paired_with_the_worst_while_scores_differ():
+def test_answers_above_the_mean_are_paired_with_those_below_the_best_with_the_worst():
+    """By hand: the mean is 0.45, so answers 1, 0 and 3 are over 2 and 4, and 2 has two turns."""
     one = make([0.5, 1.0, 0.0, 0.5, 0.25])
-    assert told(sampled.pairs_of([one], most=9)) == [("answer 1", "answer 2", 1.0), ("answer 0", "answer 4", 0.25)]
+    assert told(sampled.pairs_of([one], most=9)) == [
+        ("answer 1", "answer 2", 1.0), ("answer 0", "answer 4", 0.25), ("answer 3", "answer 2", 0.5)
+    ]  # fmt: skip
     assert told(sampled.pairs_of([one])) == [("answer 1", "answer 2", 1.0)]
+    assert len(sampled.pairs_of([make([0, 0, 1, 0])], most=9)) == 3
     assert sampled.pairs_of([make([1.0, 1.0]), make([0.0]), make([])]) == []
 
 

@@ -21,6 +21,12 @@ from tests.stages.test_stages import TRAINING, save_model, workshop
 
 STEPS = Training(steps=3, batch=4, optimizer="adamw", learning_rate=0.01, precision="fp32", validate_every=1)
 
+SAMPLED = sampled.Sampled(
+    ({"role": "user", "content": "?"},),
+    (({"role": "assistant", "content": "yes"},), ({"role": "assistant", "content": "no"},)),
+    (1.0, 0.0),
+)
+
 
 def write_pairs(path, count=12):
     records = [{"prompt": f"{n // 2}?", "chosen": f"yes {n}", "rejected": "no", "margin": n} for n in range(count)]
@@ -111,6 +117,34 @@ def test_without_data_the_model_s_own_answers_are_paired_once(tmp_path, monkeypa
     assert [type(one) for one in made] == [Comparison] * 40
     stage.run(place)
     assert asked == [(40, 3)]
+
+
+def test_a_second_stage_goes_on_from_the_first_and_asks_other_questions(tmp_path, monkeypatch):
+    """Both stages' seeds are noted; the second one's model is what the first one made."""
+    stage = Preference(training=STEPS, validation=2, questions=4)
+    stages = {"chat": Instruct(training=TRAINING), "one": stage, "two": stage}
+    noted = []
+
+    def note(self, place, base, *rest):
+        noted.append(base)
+        return {}
+
+    def items(count, *, seed, **options):
+        noted.append(seed)
+        return []
+
+    monkeypatch.setattr(Preference, "_train", note)
+    monkeypatch.setattr(sampled, "world_items", items)
+    monkeypatch.setattr(sampled, "sample", lambda *given, **options: [SAMPLED])
+    for name in ("chat", "one"):
+        save_model(tmp_path / name / "model")
+    (tmp_path / "one").rename(tmp_path / "made")
+    stage.run(workshop(tmp_path, stages, "one"))
+    (tmp_path / "made" / "model").rename(tmp_path / "one" / "model")
+    stage.run(workshop(tmp_path, stages, "two"))
+    first, base, second, latest = noted
+    assert second - first == 5_000_000
+    assert (base, latest) == (tmp_path / "chat" / "model", tmp_path / "one" / "model")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Preferences and better answers out of the model's own: draw several, score them, learn from what differs.
 
     score      of each of n answers to a prompt, by a checker, a reward model or a judge
-    pairs      the best answer over the worst, the second best over the second worst, ... while scores differ: for DPO
+    pairs      the prompt's answers above its mean score, best first, over those below, worst first: for DPO
     best of n  the best answer as a conversation to learn from as it is: rejection sampling, for instruction tuning
 
 Pairs of the model's own answers are on policy: what is pushed down is what the model would say. A prompt whose answers
@@ -85,16 +85,18 @@ def sample(
 
 
 def pairs_of(sampled: Iterable[Sampled], most: int = 1) -> list[Comparison]:
-    """Of each prompt up to `most` pairs of a better and a worse answer; their margins are the scores' differences."""
+    """Of each prompt up to `most` different pairs of a better and a worse answer; their margins are of the scores."""
     pairs: list[Comparison] = []
     for number, one in enumerate(sampled):
-        order = sorted(range(len(one.scores)), key=lambda place: -one.scores[place])  # ties in the order of the draw
-        better, worse = order[: len(order) // 2], order[::-1][: len(order) // 2]
+        places = sorted(range(len(one.scores)), key=lambda place: -one.scores[place])  # ties in the order of the draw
+        better = [place for place in places if one.scores[place] > one.mean]
+        worse = [place for place in reversed(places) if one.scores[place] < one.mean]
         here: list[Comparison] = []
-        for high, low in zip(better, worse, strict=True):
+        for turn in range(max(len(better), len(worse)) if better else 0):
+            high, low = better[turn % len(better)], worse[turn % len(worse)]
             margin = one.scores[high] - one.scores[low]
             pair = Comparison(one.prompt, one.answers[high], one.answers[low], margin, f"prompt {number}")
-            if margin > 0 and pair not in here and len(here) < most:
+            if pair not in here and len(here) < most:
                 here.append(pair)
         pairs += here
     return pairs

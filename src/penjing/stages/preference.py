@@ -17,7 +17,7 @@ Pairs that the model makes itself lie in `pairs.jsonl`, the reference's log-prob
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 _FRESH = 700_000_000
 """Items of the world from this seed on are asked: of the training split, and in no dialogue that was trained on."""
+_ASKED = 5_000_000
+"""Questions that a stage may ask, at most, before the next one's begin."""
 _PLOTS = {
     "margin": ("Reward of the chosen answer over the rejected one", "reward"),
     "accuracy": ("Pairs in which the chosen answer has the higher reward", "share"),
@@ -55,12 +57,12 @@ class Preference(Stage):
     data: str | None = None
     """Preferences: a file or folder; by default pairs of the model's own answers to the world's questions."""
     model: str | None = None
-    """A model folder to start from; by default what the latest instruct stage made."""
+    """A model folder to start from; by default what the latest instruct or preference stage before this one made."""
     row: Count | None = None
     """Tokens of a row; by default the model's context. Longer answers are left out."""
     validation: Count = 100
     """How many preferences, the last ones, are kept for validation, about: those of a prompt stay together."""
-    questions: Count = 2_000
+    questions: Annotated[int, Field(ge=1, le=_ASKED)] = 2_000
     """How many of the world's questions the model answers."""
     answers: Count = 8
     """How many times it answers each."""
@@ -110,7 +112,7 @@ class Preference(Stage):
         """From a chat model to `model/`, with plots of margin, accuracy and divergence."""
         import penjing
 
-        base = Path(self.model) if self.model else workshop.made_by(Instruct) / "model"
+        base = Path(self.model) if self.model else _latest(workshop) / "model"
         return self._train(workshop, base, self._preferences(workshop, base), penjing.load(base)[1])
 
     def _preferences(self, workshop: Workshop, base: Path) -> "list[Comparison] | list[Judged]":
@@ -137,7 +139,8 @@ class Preference(Stage):
         known: dict[str, Any] = {}
         if isinstance(stage, World):
             known = {"languages": stage.languages, "notes": stage.notes}
-        seed = workshop.recipe.seed * 1_000_000_000 + _FRESH
+        turn = list(workshop.recipe.stages).index(workshop.folder.name)  # each stage asks questions of its own
+        seed = workshop.recipe.seed * 1_000_000_000 + _FRESH + turn * _ASKED
         items = sampled.world_items(self.questions, seed=seed, skills=self.skills, **known)
         model, tokenizer = penjing.load(base, device=choose_device())
         rollouts = Rollouts(n=self.answers, tools={"calculator": calculator})
@@ -167,6 +170,7 @@ class Preference(Stage):
         from penjing.alignment.loader import ItemLoader
         from penjing.alignment.pairs import pack_judged, pack_pairs
         from penjing.alignment.preference import mean_values
+        from penjing.training.plots import plot_curves
 
         model, _ = penjing.load(base, dtype=torch.float32)
         row = model.config.context if self.row is None else self.row
@@ -193,7 +197,7 @@ class Preference(Stage):
         result = trainer.run()
         if result.stopped == "interrupted":
             raise Interrupted
-        plot_preferences(workshop.folder)
+        plot_curves(workshop.folder, _PLOTS)
         return {
             "method": self.method,
             "preferences": rendering.used,
@@ -249,30 +253,20 @@ class Preference(Stage):
         return "bf16" if dtype == torch.bfloat16 else "fp32"
 
 
+def _latest(workshop: Workshop) -> Path:
+    """The folder of the latest stage before this one that made a chat model."""
+    found: Path | None = None
+    for name, stage in workshop.recipe.stages.items():
+        if name == workshop.folder.name:
+            break
+        if isinstance(stage, Instruct | Preference):
+            found = workshop.root / name
+    return workshop.made_by(Instruct) if found is None else found
+
+
 def _border(preferences: "Sequence[Comparison] | Sequence[Judged]", kept: int) -> int:
     """Where validation begins: at most `kept` from the end, at another prompt's; 0 where nothing would be left."""
     border = max(len(preferences) - kept, 0)
     while 0 < border < len(preferences) and preferences[border - 1].prompt == preferences[border].prompt:
         border -= 1
     return border
-
-
-def plot_preferences(folder: Path) -> list[Path]:
-    """Draws `margin.png`, `accuracy.png` and `kl.png`, as far as the folder's metrics.jsonl has them."""
-    from penjing.training.metrics import read_metrics
-    from penjing.training.plots import Curve, Plot
-
-    lines = read_metrics(folder / "metrics.jsonl")
-    paths = []
-    for name, (title, unit) in _PLOTS.items():
-        steps = [line for line in lines if name in line]
-        found = [line for line in lines if name in line.get("validation", {})]
-        if not steps:
-            continue
-        curves = [Curve("training", [line["step"] for line in steps], [line[name] for line in steps], smooth=True)]
-        if found:
-            values = [line["validation"][name] for line in found]
-            curves.append(Curve("validation", [line["step"] for line in found], values, points=True))
-        paths.append(folder / f"{name}.png")
-        Plot(title, "step", unit, curves).save(paths[-1])
-    return paths
