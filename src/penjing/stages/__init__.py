@@ -8,6 +8,7 @@
     preference  goes on with it on preferences: DPO and its kin, KTO
     reward      makes a reward model of it, which scores answers as they were preferred
     ppo         goes on with it by the reward model's word
+    grpo        goes on with it by rewards that a program verifies: GRPO and its kin
     evaluate    measures it: bits per byte, counting baselines, skills
     compare     asks several assistants the same questions: accuracy, win rates, divergence, answers side by side
     ladder      trains many small models, fits a scaling law, and tests what it predicts
@@ -19,6 +20,7 @@ from penjing.recipe import Stage
 from penjing.stages.compare import Compare
 from penjing.stages.data import Shards, TokenizerStage, World
 from penjing.stages.evaluation import Evaluate
+from penjing.stages.grpo import GRPOStage
 from penjing.stages.ladder import Ladder
 from penjing.stages.ppo import PPOStage
 from penjing.stages.preference import Preference
@@ -34,6 +36,7 @@ KINDS: dict[str, type[Stage]] = {
     "preference": Preference,
     "reward": Reward,
     "ppo": PPOStage,
+    "grpo": GRPOStage,
     "evaluate": Evaluate,
     "compare": Compare,
     "ladder": Ladder,
