@@ -302,6 +302,50 @@ def test_prompt_and_answer_are_scored_by_the_models_log_softmax():
     assert other.output[0].top == request.output[0].top
 
 
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_scores_are_of_the_tempered_distribution_where_that_is_asked(temperature):
+    """Oracle: log_softmax of the whole sequence's logits over the temperature; float64."""
+    network = model(None)
+    engine = Engine(network)
+    asked = Sampling(temperature=temperature, max_new_tokens=6, seed=1, logprobs=0, tempered_logprobs=True)
+    (request,) = engine.add([3, 1, 4], asked)
+    (other,) = engine.add([3, 1, 4], replace(asked, tempered_logprobs=False))
+    while engine.busy:
+        engine.step()
+    assert request.generated == other.generated
+    tokens = torch.tensor([request.tokens])
+    logits = network(tokens)[0, 2:-1]
+    for of, divisor in ((request, temperature), (other, 1.0)):
+        exact = (logits / divisor).log_softmax(-1).gather(1, tokens[0, 3:, None])[:, 0]
+        assert [token.logprob for token in of.output] == pytest.approx(exact.tolist(), abs=1e-5)
+
+
+def test_no_scores_at_temperature_0():
+    with pytest.raises(GenerationError, match="temperature is 0"):
+        Sampling(temperature=0, logprobs=0, tempered_logprobs=True)
+
+
+def test_a_steady_engine_does_not_look_at_the_clock_or_at_what_was_done_before(monkeypatch):
+    """No choice of threads, no kernels that compile beside it, no weights that an earlier engine packed."""
+    network, greedy = model(None, dtype=torch.float32), Sampling(temperature=0, max_new_tokens=20)
+    expected = [alone(network, [3, 1, number], greedy, ())[0] for number in range(9)]
+
+    def refuse(*_):
+        pytest.fail("looked at the clock, or at what was done before")
+
+    monkeypatch.setattr("penjing.inference.engine.runner.Threads.chosen", refuse)
+    monkeypatch.setattr("penjing.inference.packing.packed_before", refuse)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        engine = Engine(network, steady=True)
+        found = run(engine, *[engine.add([3, 1, number], greedy)[0] for number in range(9)])
+    finally:
+        torch.set_num_threads(before)
+    assert found == expected
+    assert engine._runner._blocks is None
+
+
 def test_mixers_with_other_memories_are_served_one_by_one():
     """Without pages the answers are the same, guesses and small caches included."""
     sampling = Sampling(temperature=0.8, seed=4, max_new_tokens=20)
