@@ -19,7 +19,7 @@ from penjing.stages.training import Instruct
 from penjing.training.metrics import read_metrics
 from tests.stages.test_stages import TRAINING, save_model, workshop
 
-STEPS = Training(steps=3, batch=4, optimizer="adamw", learning_rate=0.01, precision="fp32", validate_every=1)
+STEPS = Training(steps=3, batch=4, optimizer="adamw", learning_rate=0.01, precision="fp32", validate_every=3)
 
 SAMPLED = sampled.Sampled(
     ({"role": "user", "content": "?"},),
