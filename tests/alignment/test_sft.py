@@ -323,6 +323,21 @@ def test_training_reads_embeddings_with_the_noise_of_the_equation(monkeypatch):
     assert not model.embedding._forward_hooks
 
 
+def test_the_noise_of_one_document_equals_transformers(monkeypatch):
+    """Its hook after an embedding, with the same draw, on rows of one unpadded document each; one rounding, 1e-6."""
+    from transformers.integrations.neftune import neftune_post_forward_hook
+
+    model, read = make_model(), []
+    tokens = torch.arange(24).view(2, 12)
+    monkeypatch.setattr(model.blocks[0], "forward", watch(model.blocks[0].forward, read))
+    torch.manual_seed(4)
+    InstructionTuning(noise=5.0)(model.train(), TokenBatch(tokens, tokens, tokens >= 0))
+    model.embedding.neftune_noise_alpha = 5.0
+    torch.manual_seed(4)
+    wanted = neftune_post_forward_hook(model.embedding, (tokens,), model.embedding(tokens))
+    torch.testing.assert_close(read[0], wanted.detach(), rtol=1e-6, atol=1e-6)
+
+
 def watch(forward, read):
     def watched(x, *rest):
         read.append(x.detach().clone())
