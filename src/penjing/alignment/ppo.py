@@ -13,9 +13,9 @@ body, and a value loss is the larger one at first. An answer cut where its token
 
 The weights' running average can be kept: theta_average <- d theta_average + (1 - d) theta after each step.
 
-What goes wrong is seen in the metrics: `kl` (nats an answer from the reference), `approximate_kl` (half the mean
-squared log-ratio to the old policy), `clip_fraction`, `entropy`, lengths, and the checked reward beside the learned
-one. On a rollout's first batch the ratio is exactly 1.
+What goes wrong is seen in the metrics: `kl` and `reference_kl` (nats an answer, and a token, from the reference),
+`approximate_kl` (half the mean squared log-ratio to the old policy), `clip_fraction`, `entropy`, lengths, and the
+checked reward beside the learned one. On a rollout's first batch the ratio is exactly 1.
 
 Sources: Schulman et al., "Proximal Policy Optimization Algorithms", 2017, arXiv:1707.06347, equations 7 and 9; Ouyang
 et al., "Training language models to follow instructions with human feedback", 2022, arXiv:2203.02155, section 3.5,
@@ -203,11 +203,12 @@ class PPO:
             total = total + self.pretraining * batch.weight * mean
             metrics["pretraining_loss"] = float(mean.detach()) * batch.weight
         with torch.no_grad():
-            kl = (log_probs - batch.reference_log_probs).sum() * batch.weight / batch.answers
+            divergence = (log_probs - batch.reference_log_probs).sum()
             sums = {
                 "policy_loss": policy.sum(),
                 "value_loss": value.sum(),
-                "kl": kl,
+                "kl": divergence * batch.weight / batch.answers,
+                "reference_kl": divergence,
                 "approximate_kl": moved.square().sum() / 2,
                 "ratio": moved.exp().sum(),
                 "clip_fraction": clipped.sum(),
