@@ -10,11 +10,12 @@ import torch
 import penjing
 from penjing.alignment import sampled
 from penjing.alignment.pairs import Pair
+from penjing.alignment.ppo import RewardJudge
 from penjing.alignment.ranked import answerable, of_pairs, of_sampled, read_sampled, write_sampled
 from penjing.alignment.rewards import Task
 from penjing.alignment.sampled import Sampled
 from penjing.data import shards
-from penjing.errors import ConfigError, DataError
+from penjing.errors import ConfigError, DataError, TrainingError
 from penjing.models.scored_folder import load_scored
 from penjing.stages import KINDS, ppo
 from penjing.stages.data import Shards
@@ -178,7 +179,7 @@ def test_a_chat_model_and_a_reward_model_become_a_policy(tmp_path, scored, easy_
     assert result["before"]["kl"] == 0
     assert result["after"]["kl"] > 0
     assert set(result["after"]) == {"checked", "learned", "kl", "length"}
-    for name in ("reward", "kl", "entropy", "answer_length", "clip_fraction", "value_loss"):
+    for name in ("reward", "kl", "entropy", "answer_length", "shares", "value_loss"):
         assert (folder / f"{name}.png").is_file()
     policy, _ = penjing.load(folder / "model")
     average, _ = penjing.load(folder / "average")
@@ -195,6 +196,28 @@ def test_pretraining_text_is_that_of_the_shards_stage(tmp_path, scored, easy_wor
     assert steps[0]["pretraining_loss"] == pytest.approx(math.log(TOKENIZER.vocab_size), abs=0.5)
 
 
+def test_a_run_ends_where_a_rule_of_health_stops_it(tmp_path, scored, easy_world, monkeypatch):
+    """The learned reward is made to rise with each rollout while nothing is right any more after the first ones."""
+    judged, answered = [0], [0]
+
+    def rising(self, items, answers):
+        judged[0] += 1
+        return [float(judged[0])] * len(answers)
+
+    def falling(item, answer):
+        answered[0] += 1
+        return answered[0] < 15
+
+    monkeypatch.setattr(RewardJudge, "__call__", rising)
+    monkeypatch.setattr("penjing.alignment.rewards.check", falling)
+    training = Training(
+        steps=40, optimizer="adamw", learning_rate=0.0, schedule="constant", precision="fp32", validate_every=40
+    )
+    with pytest.raises(TrainingError, match="the reward is being hacked"):
+        tiny = {"prompts": 1, "answers": 1, "parts": 1, "max_new_tokens": 2, "validation": 1}
+        make_ppo(tmp_path, {}, **scored, **tiny, training=training, stop=("reward_hacking",))
+
+
 def test_the_rewards_plot_needs_no_step(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("")
     assert ppo.plot_rewards(tmp_path).is_file()
@@ -207,6 +230,8 @@ def test_refuses_what_cannot_be():
         PPOStage(training=Training(steps=1)).check()
     with pytest.raises(ConfigError, match="no skill 'fact'; did you mean 'facts'"):
         Reward(training=STEPS, skills=("fact",)).check()
+    with pytest.raises(ConfigError, match="no rule of health 'hacking'"):
+        PPOStage(training=STEPS, stop=("hacking",)).check()
     assert list(Reward(training=STEPS, data="d", model="m").named_files()) == ["d", "m"]
     assert list(PPOStage(training=STEPS, reward="r").named_files()) == ["r"]
 

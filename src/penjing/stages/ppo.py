@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from penjing.errors import ConfigError
+from penjing.errors import ConfigError, nearest
 from penjing.recipe import Interrupted, Stage, Workshop
 from penjing.settings import Count
 from penjing.stages.data import Shards
@@ -33,6 +33,7 @@ from penjing.training.plots import Curve, Plot, plot_curves
 
 if TYPE_CHECKING:
     from penjing.alignment.gae import FixedKL
+    from penjing.alignment.health import Rule
     from penjing.alignment.ppo import RewardJudge
     from penjing.alignment.ppo_optimizer import PPOOptimizer
     from penjing.alignment.rollouts import Rollouts
@@ -48,9 +49,6 @@ _Amount = Annotated[float, Field(ge=0)]
 _Part = Annotated[float, Field(ge=0, le=1)]
 _PLOTS = {
     "kl": ("Divergence from the chat model", "nats an answer"),
-    "entropy": ("Entropy of the policy", "nats a token"),
-    "answer_length": ("Length of answers", "tokens"),
-    "clip_fraction": ("Tokens whose ratio is clipped", "share"),
     "value_loss": ("What the value network is wrong by", "squared reward"),
 }
 
@@ -102,6 +100,8 @@ class PPOStage(Stage):
     """Rows of text with each batch of answers."""
     validation: Count = 200
     """How many questions of the held-out split are asked before, during and after."""
+    stop: tuple[str, ...] = ()
+    """Rules of health that end the run, such as "reward_hacking" or "drift"; all others warn."""
 
     def check(self) -> None:
         """Looks whether the numbers fit together, and whether there are such skills."""
@@ -109,6 +109,7 @@ class PPOStage(Stage):
             raise ConfigError('PPO is trained with optimizer = "adamw": two networks with a learning rate each')
         self.training.check()
         check_skills(self.skills)
+        self._rules()
 
     def named_files(self) -> Sequence[str]:
         """The models to start from."""
@@ -119,6 +120,7 @@ class PPOStage(Stage):
         import torch
 
         import penjing
+        from penjing.alignment.health import Health, plot_health
         from penjing.alignment.ppo import PPO, ActorCritic, Experience, PPOLoader, RewardJudge
         from penjing.alignment.ranked import answerable
         from penjing.alignment.rewards import world
@@ -173,11 +175,13 @@ class PPOStage(Stage):
             tokenizer=tokenizer,
             validate=lambda trained: measure(trained.policy),
             console=workshop.output,
+            watch=Health.of(workshop.folder, self._rules()),
         )
         result = trainer.run()
         if result.stopped == "interrupted":
             raise Interrupted
         self._keep_average(workshop, result.checkpoint, policy, tokenizer)
+        plot_health(workshop.folder)
         plot_curves(workshop.folder, _PLOTS)
         plot_rewards(workshop.folder)
         after = dict(result.validation)
@@ -195,6 +199,20 @@ class PPOStage(Stage):
             "kl_coefficient": loader.coefficient,
             "training_seconds": result.seconds,
         }
+
+    def _rules(self) -> "list[Rule]":
+        """The rules of health.
+
+        Raises:
+            ConfigError: one of those that end the run is unknown.
+        """
+        from penjing.alignment.health import RULES, name_of
+
+        names = [name_of(rule) for rule in RULES]
+        for name in self.stop:
+            if name not in names:
+                raise ConfigError(f"there is no rule of health '{name}'{nearest(name, names)}")
+        return [replace(rule, stops=name_of(rule) in self.stop) for rule in RULES]
 
     def _coefficient(self) -> "FixedKL":
         from penjing.alignment.gae import AdaptiveKL, FixedKL
