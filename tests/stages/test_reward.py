@@ -213,8 +213,8 @@ def test_a_run_ends_where_a_rule_of_health_stops_it(tmp_path, scored, easy_world
     training = Training(
         steps=40, optimizer="adamw", learning_rate=0.0, schedule="constant", precision="fp32", validate_every=40
     )
+    tiny = {"prompts": 1, "answers": 1, "parts": 1, "max_new_tokens": 2, "validation": 1}
     with pytest.raises(TrainingError, match="the reward is being hacked"):
-        tiny = {"prompts": 1, "answers": 1, "parts": 1, "max_new_tokens": 2, "validation": 1}
         make_ppo(tmp_path, {}, **scored, **tiny, training=training, stop=("reward_hacking",))
 
 
