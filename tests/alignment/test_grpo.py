@@ -194,7 +194,7 @@ def plain_loss(settings, batch, log_probs, entropy):
         if settings.mask_truncated and batch.truncated[number]:
             places = []
         for p, w in zip(places, ratios, strict=False):
-            w = mean if settings.ratio == "sequence" else w
+            w = {"token": w, "sequence": mean, "product": mean ** len(ratios)}[settings.ratio]
             if isinstance(settings.surrogate, Clip):
                 low, high = w.new_tensor([1 - settings.surrogate.low, 1 + settings.surrogate.high])
                 loss = -min(w * advantage, min(max(w, low), high) * advantage)

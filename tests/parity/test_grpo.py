@@ -1,4 +1,4 @@
-"""GRPO's losses against trl's GRPOTrainer: its own loss code, on random log-probabilities, values and gradients.
+"""GRPO's and RLOO's losses against trl's own code, on random log-probabilities, values and gradients.
 
 trl's method is called with a stand-in for the trainer, whose model gives the log-probabilities; so nothing but the loss
 is compared, at all of trl's loss types.
@@ -110,6 +110,31 @@ def test_equals_trl(case):
     mine, other = (own.clone().requires_grad_() for _ in range(2))
     loss = objective.loss(batch, mine, entropy)
     value, expected = loss.total / loss.weight, trl_loss(batch, other, entropy, **theirs)
+    torch.testing.assert_close(value, expected, rtol=0, atol=1e-12)
+    (gradient,), (wanted,) = torch.autograd.grad(value, [mine]), torch.autograd.grad(expected, [other])
+    torch.testing.assert_close(gradient, wanted, rtol=0, atol=1e-12)
+    assert gradient.abs().max() > 1e-3
+
+
+def test_rloo_equals_trl():
+    """An answer is one action: its ratio is the product of its tokens'. Some lie beyond the bounds."""
+    from trl.trainer.rloo_trainer import RLOOTrainer
+
+    own, batch = make_batch()
+    mine, other = (own.clone().requires_grad_() for _ in range(2))
+    loss = METHODS["rloo"].objective.loss(batch, mine, torch.zeros_like(own))
+    mask = padded(batch, torch.ones(sum(LENGTHS)))
+    trainer = SimpleNamespace(
+        _get_per_token_logps_and_entropies=lambda *_, **__: (padded(batch, other), mask, None),
+        accelerator=SimpleNamespace(gather=lambda x: x, reduce=lambda x, **_: x), model=SimpleNamespace(training=True),
+        epsilon_low=0.2, epsilon_high=0.2, aux_loss_enabled=False, _metrics=defaultdict(lambda: defaultdict(list)),
+    )  # fmt: skip
+    ones = torch.ones(5, 2, dtype=torch.long)
+    inputs = {
+        "prompt_ids": ones, "prompt_mask": ones, "completion_ids": mask.long(), "completion_mask": mask,
+        "advantages": batch.advantages, "old_logps": padded(batch, batch.old_log_probs).sum(1),
+    }  # fmt: skip
+    value, expected = loss.total / loss.weight, RLOOTrainer._compute_loss(trainer, None, inputs)
     torch.testing.assert_close(value, expected, rtol=0, atol=1e-12)
     (gradient,), (wanted,) = torch.autograd.grad(value, [mine]), torch.autograd.grad(expected, [other])
     torch.testing.assert_close(gradient, wanted, rtol=0, atol=1e-12)

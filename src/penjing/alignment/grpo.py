@@ -11,8 +11,9 @@ rewards r_1 .. r_n, an answer's advantage is one of
 
 and each of its tokens has it. What is minimized at a token is a surrogate of its advantage and of the ratio to the
 policy before the first step on the rollout (`surrogates`: PPO's clip, CISPO's bounded weight, ...). With
-`ratio="sequence"` (GSPO) all tokens of an answer have one ratio, the geometric mean of their own. The KL divergence
-from a reference and the entropy can be added token by token. What the tokens' losses are a mean over is the reduction:
+`ratio="sequence"` (GSPO) all tokens of an answer have one ratio, the geometric mean of their own; with "product" (RLOO)
+it is the answer's own. The KL divergence from a reference and the entropy can be added token by token. What the tokens'
+losses are a mean over is the reduction:
 
     grpo        the mean over answers of each one's mean              so a token of a long answer counts less
     dapo, bnpo  the mean over all tokens                              (elsewhere bnpo's are a micro-batch's)
@@ -261,7 +262,7 @@ def methods(max_length: int) -> dict[str, Method]:
     return {
         "grpo": Method(Advantages("grpo"), GRPO()),
         "dr_grpo": Method(Advantages("dr_grpo"), GRPO("dr_grpo", max_length=max_length)),
-        "rloo": Method(Advantages("rloo"), GRPO("grpo")),
+        "rloo": Method(Advantages("rloo"), GRPO("grpo", Clip(), "product")),
         "reinforce_plus": Method(Advantages("reinforce_plus"), GRPO("dapo")),
         "reinforce_plus_baseline": Method(Advantages("reinforce_plus_baseline"), GRPO("dapo")),
         "dapo": Method(Advantages("grpo"), GRPO("dapo", Clip(0.2, 0.28))),
