@@ -171,6 +171,19 @@ def test_where_no_group_has_a_signal_the_rollout_is_as_large_all_the_same():
     assert batch.facts["asked_again"] == 3
 
 
+def test_groups_without_signal_may_be_left_out():
+    """Their gradient would be 0; facts are of all that was drawn. Where there is no other group, they stay."""
+
+    def judge(items, answers):
+        return [0.0 if "n" in item[0]["content"] else float(number) for number, item in enumerate(items)]
+
+    batch = next(make_loader(judge=judge, prompts=7, only_signal=True))
+    assert batch.answers == 20
+    assert batch.groups.unique().tolist() == [0, 1, 2, 3, 4]
+    assert batch.facts["without_signal"] == pytest.approx(2 / 7)
+    assert next(make_loader(judge=lambda items, answers: [1.0] * len(answers), only_signal=True)).answers == 12
+
+
 def test_rollouts_that_run_ahead_are_drawn_by_the_policy_of_then():
     """With a lag of 2 the third rollout is the one that the first policy draws; old log-probs are the newest's."""
     policy, ahead = make_model(), make_loader(lag=2)

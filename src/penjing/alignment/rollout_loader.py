@@ -95,6 +95,9 @@ class RolloutLoader(Iterator[RolloutBatch], Generic[T]):
         """How many rollouts ahead answers are drawn; 0: by the policy that learns from them."""
         tries: int = 1
         """How many times prompts are drawn until there are enough groups with more than one reward."""
+        only_signal: bool = False
+        """Whether groups of one reward are left out where they are not replaced. Their gradient is 0, but for that of a
+        KL or entropy term, and computing it takes as long as any other's."""
         old_log_probs: bool = True
         """Whether `old` is computed; without, each batch must be learned from before the policy changes."""
         seed: int = 0
@@ -213,6 +216,9 @@ class RolloutLoader(Iterator[RolloutBatch], Generic[T]):
                 break
         facts = self._facts([*kept, *spare], asked)
         kept += spare[: config.prompts - len(kept)]
+        with_signal = [group for group in kept if group.has_signal]
+        if config.only_signal and len(with_signal) * n >= config.parts:
+            kept = with_signal
         self._drawn += 1
         self.last = [(group.item, group.answers) for group in kept]
         answers = [(number, answer, reward) for number, group in enumerate(kept) for answer, reward in group.judged]
@@ -221,7 +227,6 @@ class RolloutLoader(Iterator[RolloutBatch], Generic[T]):
             chosen = answers[part * len(answers) // config.parts : (part + 1) * len(answers) // config.parts]
             origin = f"rollout {self._drawn}, part {part + 1}, answers to items {kept[0].number}, ..."
             batches.append(_packed(chosen, origin, facts))
-        assert sum(batch.answers for batch in batches) == config.prompts * n
         return batches
 
     def _groups(self, count: int) -> "list[_Group[T]]":

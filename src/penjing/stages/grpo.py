@@ -75,6 +75,8 @@ class GRPOStage(Stage):
     """How many rollouts ahead answers are drawn."""
     tries: Count = 1
     """How many times prompts are drawn to replace those whose answers all have one reward (DAPO's dynamic sampling)."""
+    only_signal: bool = False
+    """Whether those that are left are left out of the step, which saves their time."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
     max_new_tokens: Count = 64
     """Of each turn."""
@@ -141,6 +143,7 @@ class GRPOStage(Stage):
             epochs=self.epochs,
             lag=self.lag,
             tries=self.tries,
+            only_signal=self.only_signal,
             old_log_probs=not one_step,
             seed=workshop.recipe.seed,
         )
