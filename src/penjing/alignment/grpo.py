@@ -24,8 +24,9 @@ All of these are sums divided by a count, so any division of a step into micro-b
 Sources: Shao et al., "DeepSeekMath", 2024, arXiv:2402.03300, section 4.1 (GRPO); Liu et al., "Understanding
 R1-Zero-Like Training", 2025, arXiv:2503.20783, section 3 (Dr. GRPO); Ahmadian et al., "Back to Basics", 2024,
 arXiv:2402.14740, equation 6 (RLOO); Hu et al., "REINFORCE++", 2025, arXiv:2501.03262; Yu et al., "DAPO", 2025,
-arXiv:2503.14476; Zheng et al., "Group Sequence Policy Optimization", 2025, arXiv:2507.18071, equations 5 to 7; Yao et
-al., "Your Efficient RL Framework Secretly Brings You Off-Policy RL Training", 2025 (truncated importance sampling).
+arXiv:2503.14476; Zheng et al., "Group Sequence Policy Optimization", 2025, arXiv:2507.18071, equations 5 to 7; LUSPO:
+arXiv:2602.05261; Yao et al., "Your Efficient RL Framework Secretly Brings You Off-Policy RL Training", 2025 (truncated
+importance sampling).
 """
 
 from collections.abc import Mapping, Sequence

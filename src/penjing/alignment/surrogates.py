@@ -8,7 +8,8 @@
 The weights of Cispo and Vespo have no gradient. Whether w is a token's own ratio or its answer's, `GRPO.ratio` says.
 
 Sources: Schulman et al., "Proximal Policy Optimization Algorithms", 2017, arXiv:1707.06347, equation 7; MiniMax,
-"MiniMax-M1", 2025, arXiv:2506.13585, equation 4 (CISPO); for SAPO and VESPO, trl's GRPOTrainer: both equal it.
+"MiniMax-M1", 2025, arXiv:2506.13585, equation 4 (CISPO); "Soft Adaptive Policy Optimization", 2025, arXiv:2511.20347
+(SAPO); arXiv:2602.10693 (VESPO). All equal trl's GRPOTrainer.
 """
 
 import math
