@@ -13,10 +13,13 @@ Whatever is computed for each counted prediction (a log-probability, an advantag
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from itertools import chain
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 from penjing.data.batch import TokenBatch
@@ -85,27 +88,31 @@ def pack(answers: Sequence[ChatTokens], kind: type[B], *, origin: str = "", row:
         raise DataError("there are no answers to pack")
     width = max(lengths) if row is None else row
     rows = best_fit(lengths, width)
-    tokens, targets, positions = (torch.zeros(len(rows), width, dtype=torch.long) for _ in range(3))
-    documents = torch.full((len(rows), width), -1)
-    owners = torch.full((len(rows), width), -1)  # of all predictions, -1 where they do not count
-    for place, members in enumerate(rows):
-        start = 0
-        for number, member in enumerate(members):
-            span = slice(start, start + lengths[member])
-            ids = torch.tensor(answers[member].ids)
-            counts = torch.tensor(answers[member].mask[1:])
-            tokens[place, span], targets[place, span] = ids[:-1], ids[1:]
-            positions[place, span] = torch.arange(lengths[member])
-            documents[place, span] = number
-            owners[place, span] = torch.where(counts, member, -1)
-            start = span.stop
-    plain = all(len(members) == 1 and lengths[members[0]] == width for members in rows)
+    order = np.fromiter(chain.from_iterable(rows), np.int64, len(answers))  # answers as they stand in the rows
+    members = np.array([len(row) for row in rows])
+    sizes = np.array(lengths)[order]
+    before, first = np.cumsum(sizes) - sizes, np.cumsum(members) - members  # tokens before, and each row's first answer
+    row_of = np.repeat(np.arange(len(rows)), members)
+    starts = row_of * width + before - before[first][row_of]
+    whose = np.repeat(np.arange(len(order)), sizes)  # of each input token, its answer's place in `order`
+    within = np.arange(len(whose)) - before[whose]
+    places, tokens_at = starts[whose] + within, np.arange(len(whose)) + whose  # one token of each is no input
+    ids = np.fromiter(chain.from_iterable(answers[member].ids for member in order), np.int64)
+    counts = np.fromiter(chain.from_iterable(answers[member].mask for member in order), np.bool_)
+
+    def laid_out(values: NDArray[Any], empty: int) -> Tensor:
+        flat = np.full(len(rows) * width, empty, dtype=np.int64)
+        flat[places] = values
+        return torch.from_numpy(flat).view(len(rows), width)
+
+    owners = laid_out(np.where(counts[tokens_at + 1], order[whose], -1), -1)  # of all predictions
+    plain = bool((members == 1).all() and (sizes == width).all())
     return kind(
-        tokens,
-        targets,
+        laid_out(ids[tokens_at], 0),
+        laid_out(ids[tokens_at + 1], 0),
         owners >= 0,
-        None if plain else positions,
-        None if plain else documents,
+        None if plain else laid_out(within, 0),
+        None if plain else laid_out((np.arange(len(order)) - first[row_of])[whose], -1),
         origin,
         owner=owners[owners >= 0],
         answers=len(answers),
