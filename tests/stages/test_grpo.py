@@ -61,12 +61,26 @@ def test_asks_the_world_s_questions_by_default(tmp_path):
     assert result["steps"] == 1
 
 
-def save_wide(folder):
+def test_real_tasks_can_be_learned_from(tmp_path, data):
+    """The shortest of open-instruct's sample, whose prompts have examples in them. A model of random weights answers
+    nothing right: what is tested is that such records are read, asked and judged."""
+    lines = (data / "instruct" / "open_instruct_rlvr_sample.jsonl").read_text(encoding="utf-8").splitlines()
+    path = tmp_path / "some.jsonl"
+    path.write_text("\n".join(sorted(lines, key=len)[:8]) + "\n", encoding="utf-8")
+    made = stage(tmp_path, data=str(path), prompts=1, answers=2, model=None,
+                 training=TRAINING.model_copy(update={"steps": 1})).model_copy(
+                     update={"model": str(save_wide(tmp_path / "wide", context=2048))})  # fmt: skip
+    result, _ = run(tmp_path, made)
+    assert result["questions"] == 6
+    assert result["steps"] == 1
+
+
+def save_wide(folder, context=512):
     """A model whose context has room for the world's questions, a byte a token."""
     from penjing.stages.settings import Model
     from tests.stages.test_stages import TOKENIZER
 
-    model = Model(width=16, layers=1, heads=2, context=512).config(TOKENIZER.vocab_size).build()
+    model = Model(width=16, layers=1, heads=2, context=context).config(TOKENIZER.vocab_size).build()
     model.initialise(torch.Generator().manual_seed(1))
     penjing.save(folder, model, TOKENIZER)
     return folder
