@@ -31,10 +31,15 @@ class Order:
         self._size, self._seed = len(items), seed
         self.fingerprint = _fingerprint(items)
 
-    def __call__(self, place: int) -> int:
-        """The number of the item at a place."""
-        epoch, within = divmod(place, self._size)
-        return int(Permutation(self._size, key_of(self._seed, "items", epoch))(np.array([within]))[0])
+    def __call__(self, start: int, count: int) -> list[int]:
+        """The numbers of the items at so many places from `start` on."""
+        found: list[int] = []
+        while len(found) < count:
+            epoch, within = divmod(start + len(found), self._size)
+            stop = min(self._size, within + count - len(found))
+            permutation = Permutation(self._size, key_of(self._seed, "items", epoch))
+            found += permutation(np.arange(within, stop)).tolist()
+        return found
 
     def shuffled(self, count: int, *names: int) -> list[int]:
         """0 .. count - 1 in an order that depends on the seed and on some numbers."""
@@ -64,7 +69,7 @@ class ItemLoader(Iterator[AnswerBatch], Generic[T]):
         self._order = Order(items, seed)
 
     def __next__(self) -> AnswerBatch:
-        numbers = [self._order(place) for place in range(self._taken, self._taken + self._batch)]
+        numbers = self._order(self._taken, self._batch)
         self._taken += self._batch
         origin = f"items {', '.join(map(str, numbers[:3]))}{', ...' if len(numbers) > 3 else ''}"
         return self._collate([self._items[number] for number in numbers], origin)

@@ -231,7 +231,7 @@ class RolloutLoader(Iterator[RolloutBatch], Generic[T]):
 
     def _groups(self, count: int) -> "list[_Group[T]]":
         places = range(self._taken, self._taken + count)
-        numbers = [self._order(place) for place in places]
+        numbers = self._order(places.start, count)
         items = [self._items[number] for number in numbers]
         self._taken += count
         prompts = [self._prompt(item) for item in items]
