@@ -1,13 +1,12 @@
-"""Choices in instruction tuning: what is learned of a tool dialogue, how rows are filled, noise on embeddings."""
+"""Choices in instruction tuning: what is learned of a tool dialogue, how rows are filled, how large noise is."""
 
-import copy
 import json
-import time
 
 import torch
-from common import Stream, arguments, llama, loader, table, texts, train
+from common import arguments, llama, table, texts
 
-from penjing.alignment.sft import InstructionTuning, for_thinking
+from penjing.alignment.sft import for_thinking, noisy_embeddings
+from penjing.data.batch import TokenBatch
 from penjing.data.conversations import Conversation
 from penjing.data.inspection import pieces
 from penjing.data.instructions import InstructionLoader, RenderedConversations
@@ -16,12 +15,8 @@ from penjing.data.messages import turns
 from penjing.data.world import dialogue
 from penjing.evaluation.loss import mean_loss
 from penjing.tokenizer import Tokenizer
-from penjing.training.engine import Engine
-from penjing.training.muon import Muon
-from penjing.training.objectives import next_token
-from penjing.training.plots import Curve, Plot
 
-CONTEXT, BATCH, WIDTH = 160, 16, 96
+CONTEXT, BATCH, WIDTH = 128, 8, 64
 SKILLS = ("facts", "reading", "location", "refusal")
 DIALOGUE = [
     {"role": "user", "content": "What is 12 * 12?"},
@@ -53,70 +48,51 @@ def show(tokenizer: Tokenizer) -> None:
     for which in ("all", "last"):
         print(f"turns = {which!r}:")
         written = (f"⟦{piece.text}⟧" if piece.learned else piece.text for piece in pieces(chat, talk, which))
-        print("".join(written).replace("⟧⟦", ""))
+        print("".join(written).replace("⟧⟦", "").rstrip(), end="\n\n")
 
 
-def fillings(tokenizer: Tokenizer, start, count: int) -> None:
-    """The same conversations once through in three kinds of rows: places filled, loss, and time."""
+def fillings(tokenizer: Tokenizer, model, count: int) -> None:
+    """The same conversations once through in three kinds of rows: what is computed, and what the loss is."""
+    rendered = RenderedConversations(conversations(count), tokenizer, CONTEXT)
     rows = []
-    talks = conversations(count)
-    rendered = RenderedConversations(talks, tokenizer, CONTEXT)
     for packing in ("padded", "grouped", "best_fit"):
-        model = copy.deepcopy(start)
-        engine = Engine(model.train(), next_token, Muon.Config(learning_rate=0.0, precision="fp32"))
         batches = InstructionLoader.Config(BATCH, CONTEXT, seed=1, packing=packing).over([rendered])
-        engine.step([next(batches)])
-        steps, begun = 0, time.perf_counter()
-        epoch = batches.epoch
-        while batches.epoch - epoch < 1:
-            engine.step([next(batches)])
-            steps += 1
-        seconds = time.perf_counter() - begun
+        places = learned = 0
+        while batches.epoch < 1:
+            batch = next(batches)
+            places, learned = places + batch.tokens.numel(), learned + batch.weight
         loss = mean_loss(model, validation_batches(rendered, CONTEXT, BATCH, packing=packing))
-        rows.append((packing, steps, batches.efficiency, loss, seconds))
+        rows.append((packing, batches.efficiency, places / learned, loss))
     table(
-        ["rows", "steps of an epoch", "places filled", "loss", "time of an epoch"],
-        [[name, n, f"{full:.0%}", f"{loss:.6f}", f"{s / rows[0][-1]:.2f}"] for name, n, full, loss, s in rows],
+        ["rows", "places filled", "places for a learned token", "loss"],
+        [[name, f"{full:.0%}", f"{places:.1f}", f"{loss:.5f}"] for name, full, places, loss in rows],
     )
+
+
+def noise(tokenizer: Tokenizer, model, alpha: float) -> None:
+    """How long the noise on a whole conversation is, and on one of its tokens, for short and for long ones."""
+    rows = []
+    for repeat in (1, 4, 16):
+        message = {"role": "assistant", "content": "A hen is a bird, and a bird has wings. " * repeat}
+        ids = torch.tensor([tokenizer.chat.render([message]).ids])
+        batch = TokenBatch(ids[:, :-1], ids[:, 1:], ids[:, 1:] >= 0)
+        with torch.no_grad(), noisy_embeddings(model, batch, alpha):
+            added = model.embedding(batch.tokens)
+        added -= torch.nn.functional.embedding(batch.tokens, model.embedding.weight)
+        rows.append([str(batch.tokens.shape[1]), added.norm().item(), added[0].norm(dim=-1).mean().item()])
+    table(["tokens", "length of the noise", "of a token's"], rows)
 
 
 def main() -> None:
-    """Prints a dialogue's mask and a table of ways to fill rows; tunes with noise and without on few dialogues."""
-    args = arguments("11-tuning-choices", __doc__, steps=300, tuning=240, documents=6000, few=240)
-    learn, unseen = texts(args.data, args.documents), texts(args.data, 60, first=10**6)
-    tokenizer = Tokenizer.train(learn, 1024)
+    """Prints a dialogue's mask, a table of ways to fill rows, and one of noise."""
+    args = arguments("11-tuning-choices", __doc__, documents=1500, dialogues=400)
+    tokenizer = Tokenizer.train(texts(args.data, args.documents), 768)
     show(tokenizer)
-    base = llama(tokenizer.vocab_size, CONTEXT, WIDTH)
-    validation = Stream(tokenizer, unseen)
-    rates = Muon.Config(learning_rate=1e-2, precision="fp32")
-    batches = loader(Stream(tokenizer, learn), BATCH, CONTEXT)
-    train(base, batches, args.steps, rates, lambda: validation_batches(validation, CONTEXT, BATCH), checks=1)
-    print()
-    fillings(tokenizer, base, 1200)
-
-    few, held_out = (
-        RenderedConversations(conversations(*of), tokenizer, CONTEXT) for of in ((args.few,), (400, "heldout"))
-    )
-    kept = [list(validation_batches(part, CONTEXT, BATCH, packing="best_fit")) for part in (few, held_out)]
-    curves, rows = [], []
-    for noise in (0.0, 5.0, 15.0):
-        model = copy.deepcopy(base)
-        rate = Muon.Config(learning_rate=5e-3, precision="fp32")
-        found = train(
-            model,
-            InstructionLoader.Config(BATCH, CONTEXT, seed=1).over([few]),
-            args.tuning,
-            rate,
-            lambda: kept[1],
-            objective=InstructionTuning(noise),
-            start=False,
-            checks=12,
-        )
-        curves.append(Curve(f"noise {noise:g}", *zip(*found, strict=True), points=True))
-        rows.append([f"noise {noise:g}", mean_loss(model, kept[0]), min(loss for _, loss in found), found[-1][1]])
-    print(f"\n{few.rendering.conversations} dialogues, {args.tuning} steps: nats per token of answers")
-    table(["", "learned", "held out, best", "held out, at the end"], rows)
-    Plot("Noise on embeddings, few dialogues", "step of tuning", "nats per token, held out", curves).save(args.image)
+    model = llama(tokenizer.vocab_size, CONTEXT, WIDTH)
+    model.initialise(torch.Generator().manual_seed(1))
+    fillings(tokenizer, model.eval(), args.dialogues)
+    print(f"\nnoise with alpha = 5; 5 / sqrt(3) = {5 / 3**0.5:.3f}")
+    noise(tokenizer, model, 5.0)
 
 
 if __name__ == "__main__":
