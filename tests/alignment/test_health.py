@@ -58,7 +58,7 @@ def run(out, rules, *, steps, rate=0.0, reward=vowels, objective=PLAIN, policy=N
         watch=None, config=None, checkpoint_every=None):  # fmt: skip
     """A run of some steps; what was said in it."""
     policy = policy or make_policy()
-    loader = RolloutLoader.Config(**{"prompts": 4, **(config or {})}).build(
+    loader = RolloutLoader.Config(**{"prompts": 2, **(config or {})}).build(
         ITEMS, policy, TOKENIZER, Rollouts(n=4, max_new_tokens=length), each(reward), prompt=lambda item: item,
         finish=Advantages("grpo"), kind=GroupBatch, reference=reference, watch=watch,
     )  # fmt: skip
@@ -74,9 +74,9 @@ def run(out, rules, *, steps, rate=0.0, reward=vowels, objective=PLAIN, policy=N
 
 
 def test_a_run_in_which_nothing_is_wrong_is_left_alone(tmp_path):
-    said = run(tmp_path, [replace(rule, window=3) for rule in RULES if not isinstance(rule, LengthRunaway)], steps=8,
-               rate=1e-4, reference=make_policy())  # fmt: skip
-    assert "step 8" in said or "trained 8 steps" in said
+    said = run(tmp_path, [replace(rule, window=3) for rule in RULES if not isinstance(rule, LengthRunaway)], steps=7,
+               rate=1e-4, reference=make_policy(), reward=lambda item, text: float(len(text)))  # fmt: skip
+    assert "trained 7 steps" in said
     assert not any(word in said for word in ("no gradient", "entropy has", "from the reference", "too large", "hacked"))
 
 
