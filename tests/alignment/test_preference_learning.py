@@ -1,18 +1,21 @@
-"""What learning from preferences is for: real pairs are told apart, and a model gets better by its own checked answers.
+"""What learning from preferences is for: real pairs are told apart, and the model's own right answers from wrong ones.
 
 The tests on the generated world need a chat model that was trained on it: `PENJING_CHAT` names its folder, for instance
 runs/tiny-chat/chat/model after `penjing run tiny-chat`. Each test prints its figures (`pytest -m slow -s`).
 """
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
 import penjing
+from penjing.alignment import sampled
 from penjing.alignment.kto import KTO
 from penjing.alignment.preference import METHODS
+from penjing.alignment.rollouts import Rollouts
 from penjing.data import preferences
 from penjing.stages.preference import Preference
 from penjing.stages.settings import Model, Training
@@ -69,3 +72,58 @@ def test_every_method_lowers_its_loss_on_real_pairs_that_it_has_not_seen(tmp_pat
     assert after["margin"] > before["margin"]
     assert isinstance(stage.objective(), KTO) == (method == "kto")
     assert (Path(tmp_path) / "learn" / "margin.png").is_file()
+
+
+SKILL = "instructions"
+"""Where the chat model has right and wrong answers to compare: a third of those drawn at temperature 1 are right."""
+
+
+@pytest.fixture(scope="module")
+def chat():
+    named = os.environ.get("PENJING_CHAT")
+    if not named:
+        pytest.skip("needs a chat model of the world: PENJING_CHAT names its folder (runs/tiny-chat/chat/model)")
+    torch.set_num_threads(2)
+    yield Path(named)
+    torch.set_num_threads(1)
+
+
+def right_answers(folder, temperature, prompts=60, answers=4):
+    """The share of right answers to questions of the held-out split."""
+    model, tokenizer = penjing.load(folder, dtype=torch.float32)
+    items = sampled.world_items(prompts, split="heldout", skills=(SKILL,), notes=False)
+    rollouts = Rollouts(n=answers, temperature=temperature, max_new_tokens=48)
+    found = sampled.sample(
+        model, tokenizer, sampled.prompts_of(items), sampled.checked(items), rollouts=rollouts, seed=5
+    )
+    return sum(one.mean for one in found) / prompts
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_dpo_tells_its_own_right_answers_from_its_wrong_ones(tmp_path, chat, seed):
+    """Pairs that were kept for validation: their margin rises from 0, and most chosen answers have the higher reward.
+    How many of the answers to held-out questions are right before and after is printed, not asserted: measured with
+    one seed it does not change (35 % and 34 % at temperature 1, 47 % and 47 % greedily).
+    """
+    training = Training(
+        steps=36, batch=24, optimizer="adamw", learning_rate=3e-4, precision="fp32", validate_every=1_000_000
+    )
+    stage = Preference(
+        model=str(chat),
+        skills=(SKILL,),
+        questions=900,
+        validation=60,
+        settings={"beta": 0.1, "sft": 1.0},
+        training=training,
+    )
+    place = workshop(tmp_path, {"dpo": stage}, "dpo")
+    object.__setattr__(place.recipe, "seed", seed)
+    result = stage.run(place)
+    shares = {
+        temperature: [right_answers(folder, temperature) for folder in (chat, place.folder / "model")]
+        for temperature in (1.0, 0.01)
+    }
+    print(seed, result["validation_before"], result["validation"], "right answers before and after", shares)
+    assert result["validation_before"]["margin"] == pytest.approx(0, abs=1e-4)
+    assert result["validation"]["margin"] > 0.1
+    assert result["validation"]["accuracy"] > 0.65
