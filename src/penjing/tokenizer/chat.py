@@ -24,19 +24,19 @@ Departs from transformers: text never becomes a special token; the mask needs no
 template that knows nothing of tool calls gets them as text of the assistant, where there they are lost.
 """
 
-import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import accumulate, pairwise, takewhile
-from typing import Any, Literal, NotRequired, Required, TypedDict, cast
+from typing import Any, Literal, NotRequired, Required, TypedDict
 
 import numpy as np
 from jinja2 import Template, TemplateError
 from numpy.typing import NDArray
 
 from penjing.errors import GenerationError, TokenizerError
+from penjing.tokenizer.messages import calls_as_text, role_of, traced_message
 from penjing.tokenizer.provenance import SOMEONE, TEMPLATE, TracingEnvironment, author, authors_of, traced
 from penjing.tokenizer.tokenizer import Tokenizer
 
@@ -78,7 +78,6 @@ _CALL: list["Message"] = [
         "tool_calls": [{"type": "function", "function": {"name": "probed", "arguments": {}}}],
     },
 ]
-_ROLE = re.compile(r"[\w-]+")
 _NOT_TEMPLATE = re.compile(f"[^{TEMPLATE}]+")
 _HIDDEN = "\uffff"
 """Stands for a character that is not the template's: a code point that is no character, so no token has it."""
@@ -210,7 +209,7 @@ class ChatTemplate:
             GenerationError: what must stay takes more than `budget` tokens, the generation prompt included.
             TokenizerError: as of `render`.
         """
-        turns = [place for place, message in enumerate(messages) if _role(message, place) == "user"] or [0]
+        turns = [place for place, message in enumerate(messages) if role_of(message, place) == "user"] or [0]
         for turn in turns:
             kept = [*messages[: turns[0]], *messages[turn:]]
             length = len(self.render(kept, add_generation_prompt=True, tools=tools, **variables).ids)
@@ -278,7 +277,7 @@ class ChatTemplate:
         known: dict[str, Any] = {role: token for role, token in roles.items() if token is not None}
         known |= {"add_generation_prompt": False, "documents": None}
         known |= {name: traced(value, SOMEONE) for name, value in variables.items()}
-        known["messages"] = [_traced_message(message, n) for n, message in enumerate(self._with_calls(messages))]
+        known["messages"] = [traced_message(message, n) for n, message in enumerate(self._with_calls(messages))]
         known["tools"] = known.get("tools") or None
         try:
             result = self._template.render(known)
@@ -302,7 +301,7 @@ class ChatTemplate:
         calling = [isinstance(message, Mapping) and bool(message.get("tool_calls")) for message in messages]
         if messages is _CALL or not any(calling) or self.writes_calls:
             return messages
-        return [_calls_as_text(message) if calls else message for message, calls in zip(messages, calling, strict=True)]
+        return [calls_as_text(message) if calls else message for message, calls in zip(messages, calling, strict=True)]
 
     # ids and mask
 
@@ -380,38 +379,6 @@ class ChatTemplate:
                 break
             end = stop
         return end
-
-
-def _role(message: Message, number: int) -> str:
-    if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
-        raise TokenizerError(f"message {number} is not an object with a role: {str(message)[:80]!r}")
-    if not _ROLE.fullmatch(message["role"]):
-        raise TokenizerError(f"message {number} has the role {message['role']!r}; a role is a word")
-    return message["role"]
-
-
-def _traced_message(message: Message, number: int) -> dict[str, Any]:
-    role = _role(message, number)
-    if "content" not in message and "tool_calls" not in message:
-        raise TokenizerError(f"message {number} has no content")
-    content = {key: value for key, value in message.items() if value is not None}
-    return traced(content, author(number)) | {"role": role}
-
-
-def _calls_as_text(message: Message) -> Message:
-    """A message whose calls are text: `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`, a line each."""
-    lines = [message.get("content") or ""]
-    try:
-        for call in message["tool_calls"]:
-            function = call.get("function", call)
-            arguments = function.get("arguments") or {}
-            written = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-            name = json.dumps(function["name"], ensure_ascii=False)
-            lines.append(f'<tool_call>{{"name": {name}, "arguments": {written}}}</tool_call>')
-    except (TypeError, AttributeError, LookupError, ValueError):
-        raise TokenizerError(f"this is no list of tool calls: {str(message['tool_calls'])[:80]!r}") from None
-    content = "\n".join(line for line in lines if line)
-    return cast("Message", {**message, "content": content, "tool_calls": None})
 
 
 def _runs(authors: str, one: str) -> list[tuple[int, int]]:
