@@ -10,12 +10,20 @@ from penjing import __version__
 from penjing.files import atomic_file, write_json
 from penjing.recipe import Recipe
 from penjing.stages.bars import Bars
+from penjing.stages.compare import Compare
 from penjing.stages.evaluation import Evaluate
+from penjing.stages.grpo import GRPOStage
+from penjing.stages.ppo import PPOStage
+from penjing.stages.preference import Preference
+from penjing.stages.reward import Reward
 from penjing.stages.training import Instruct, Pretrain
 from penjing.training.metrics import read_metrics
 from penjing.training.plots import Curve, Plot
 
 Results = Mapping[str, Mapping[str, Any]]
+
+_METHOD_PLOTS = ("reward", "kl", "margin", "accuracy", "calibration")
+"""Of a method's pictures, those that the report shows."""
 
 
 def write_report(recipe: Recipe, out: Path, results: Results) -> dict[str, Any]:
@@ -28,7 +36,7 @@ def write_report(recipe: Recipe, out: Path, results: Results) -> dict[str, Any]:
         "penjing": __version__,
         "python": platform.python_version(),
         "seconds": sum(result["seconds"] for result in results.values()),
-        "stages": {name: _without(result, "skills", "base_skills") for name, result in results.items()},
+        "stages": {name: _without(result, "skills", "base_skills", "assistants") for name, result in results.items()},
     }
     parts = [f"# {recipe.name}\n\n{recipe.description}\n" if recipe.description else f"# {recipe.name}\n"]
     if pretrain is not None:
@@ -39,6 +47,10 @@ def write_report(recipe: Recipe, out: Path, results: Results) -> dict[str, Any]:
     if measured is not None and "skills" in results[measured]:
         report["skills"], report["base_skills"] = results[measured]["skills"], results[measured]["base_skills"]
         parts.append(_skill_section(out, report["skills"], report["base_skills"]))
+    compared = _latest(recipe, results, Compare)
+    if compared is not None:
+        report["comparison"] = results[compared]["assistants"]
+        parts.append(_comparison_section(recipe, out, results, compared))
     parts.append(_time_section(results))
     parts.append(_next_section(out, pretrain, instruct))
     write_json(out / "report.json", report)
@@ -175,6 +187,41 @@ def _examples(skills: Mapping[str, Any]) -> str:
             told = f"- {name}: {question} — {sign} “{example['answer']}”"
             parts.append(told if example["right"] else f"{told} (wanted: “{example['expected']}”)")
     return "\n".join(parts) + "\n"
+
+
+def _comparison_section(recipe: Recipe, out: Path, results: Results, compared: str) -> str:
+    """Who is right how often, and who beats the first one, with each method's own plots."""
+    found, minutes = results[compared]["assistants"], {name: result["seconds"] / 60 for name, result in results.items()}
+    first = next(iter(found))
+    rows = []
+    for name, one in found.items():
+        wins, kl = one.get("win_rate"), one.get("kl")
+        beats = f"{wins['rate']:.0%} ({wins['low']:.0%} to {wins['high']:.0%})" if wins else ""
+        away = f"{kl['mean']:.2f} ± {kl['error']:.2f}" if kl else ""
+        took = f"{minutes[name]:.1f}" if name in minutes else ""
+        rows.append(f"| {name} | {_interval(one['accuracy'])} | {beats} | {away} | {took} |")
+    plots = [
+        f"![{name}: {plot.stem.replace('_', ' ')}]({plot.relative_to(out).as_posix()})"
+        for name in recipe.stages
+        if name in results and isinstance(recipe.stages[name], Preference | Reward | PPOStage | GRPOStage)
+        for plot in sorted((out / name).glob("*.png"))
+        if plot.stem in _METHOD_PLOTS
+    ]
+    return f"""## Aligned
+
+{results[compared]["questions"]:,} questions of the held-out split, the same to each. A win is a right answer where
+{first}'s is wrong; a tie counts half. KL is in nats an answer, from {first}. Brackets hold 95 % intervals.
+
+| | right | wins against {first} | KL | minutes |
+|---|---|---|---|---|
+{chr(10).join(rows)}
+
+![Accuracy of each]({compared}/accuracy.png)
+
+Answers side by side: [{compared}/samples.md]({compared}/samples.md)
+
+{chr(10).join(plots)}
+"""
 
 
 def _time_section(results: Results) -> str:
