@@ -11,6 +11,7 @@ from penjing.recipe import Stage, Workshop
 from penjing.settings import Count
 from penjing.stages.bars import Bars
 from penjing.stages.progress import track
+from penjing.stages.settings import check_skills
 
 if TYPE_CHECKING:
     from penjing.alignment.comparison import Answered
@@ -34,12 +35,7 @@ class Compare(Stage):
 
     def check(self) -> None:
         """Looks whether there are such skills."""
-        from penjing.data.world import skills
-
-        known = [skill.name for skill in skills()]
-        for name in self.skills:
-            if name not in known:
-                raise ConfigError(f"there is no skill '{name}'{nearest(name, known)}")
+        check_skills(self.skills)
 
     def depends_on(self, workshop: Workshop) -> Any:
         """Where the models are."""

@@ -25,8 +25,8 @@ from pydantic import Field
 from penjing.errors import ConfigError, nearest
 from penjing.recipe import Interrupted, Stage, Workshop
 from penjing.settings import Count
-from penjing.stages.reward import check_skills, known_world
-from penjing.stages.settings import Training
+from penjing.stages.reward import known_world
+from penjing.stages.settings import Training, check_skills
 from penjing.stages.training import Instruct
 
 if TYPE_CHECKING:

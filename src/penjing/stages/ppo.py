@@ -26,8 +26,8 @@ from penjing.errors import ConfigError, nearest
 from penjing.recipe import Interrupted, Stage, Workshop
 from penjing.settings import Count
 from penjing.stages.data import Shards
-from penjing.stages.reward import Reward, check_skills, known_world
-from penjing.stages.settings import Training
+from penjing.stages.reward import Reward, known_world
+from penjing.stages.settings import Training, check_skills
 from penjing.stages.training import Instruct
 from penjing.training.plots import Curve, Plot, plot_curves
 

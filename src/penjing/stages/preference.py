@@ -26,7 +26,7 @@ from penjing.recipe import Interrupted, Stage, Workshop
 from penjing.settings import Count
 from penjing.stages.data import World
 from penjing.stages.progress import track
-from penjing.stages.settings import Training
+from penjing.stages.settings import Training, check_skills
 from penjing.stages.training import Instruct
 
 if TYPE_CHECKING:
@@ -75,13 +75,7 @@ class Preference(Stage):
         """Looks whether the training's numbers fit together, and the method's."""
         self.training.check()
         self.objective()
-        if self.skills:
-            from penjing.data.world import skills
-
-            known = [skill.name for skill in skills()]
-            for name in self.skills:
-                if name not in known:
-                    raise ConfigError(f"there is no skill '{name}'{nearest(name, known)}")
+        check_skills(self.skills)
 
     def objective(self) -> "Objective | KTO":
         """The method with its settings.

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from penjing.errors import ConfigError, DataError, nearest
+from penjing.errors import DataError
 from penjing.recipe import Interrupted, Stage, Workshop
 from penjing.settings import Count
 from penjing.stages.data import World
 from penjing.stages.progress import track
-from penjing.stages.settings import Training
+from penjing.stages.settings import Training, check_skills
 from penjing.stages.training import Instruct
 from penjing.training.plots import plot_curves
 
@@ -251,13 +251,3 @@ def known_world(workshop: Workshop) -> Mapping[str, Any]:
     world = workshop.find(World)
     stage = workshop.recipe.stages[world.name] if world else None
     return {"languages": stage.languages, "notes": stage.notes} if isinstance(stage, World) else {}
-
-
-def check_skills(names: Sequence[str]) -> None:
-    """Raises ConfigError when the world has no skill of such a name."""
-    from penjing.data.world import skills
-
-    known = [skill.name for skill in skills()]
-    for name in names:
-        if name not in known:
-            raise ConfigError(f"there is no skill '{name}'{nearest(name, known)}")

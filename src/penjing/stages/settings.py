@@ -1,10 +1,11 @@
 """What recipes say of a model's shape and of its training, in the words that recipes use."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from penjing.errors import ConfigError
+from penjing.errors import ConfigError, nearest
 from penjing.settings import Count, Fraction, Settings
 
 if TYPE_CHECKING:
@@ -212,3 +213,13 @@ class Training(Settings):
             save_in_background=self.save_in_background,
             wandb=self.wandb,
         )
+
+
+def check_skills(names: Sequence[str]) -> None:
+    """Raises ConfigError when the world has no skill of such a name."""
+    from penjing.data.world import skills
+
+    known = [skill.name for skill in skills()]
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"there is no skill '{name}'{nearest(name, known)}")
