@@ -17,7 +17,7 @@ CHAPTERS = sorted(page for page in PATH.glob("*.md") if not page.name.endswith("
 CHINESE = sorted(DOCS.rglob("*.zh.md"))
 GUIDES = sorted(page for page in DOCS.glob("guides/*.md") if not page.name.endswith(".zh.md"))
 PAGES = sorted([*PATH.glob("*.md"), *DOCS.glob("guides/*.md"), *DOCS.glob("index*.md")])
-OURS = tuple(f"{number:02d}" for number in range(1, 22) if number != 15)
+OURS = tuple(f"{number:02d}" for number in range(1, 23) if number != 15)
 ANSWERS = Path(__file__).parent / "answers"
 
 MISTAKES = {
@@ -106,6 +106,10 @@ MISTAKES = {
     "21": [
         ("the largest of one", "min(map(h, two))", "max(map(h, two))"),
         ("from the left", "enumerate(reversed(number))", "enumerate(number)"),
+    ],
+    "22": [
+        ("times, not by", "rewards / beta", "rewards * beta"),
+        ("the two exchanged", "Pairs(chosen, rejected,", "Pairs(rejected, chosen,"),
     ],
 }
 """By chapter, for each of its two exercises in turn: what is wrong, what of our answers is replaced, and by what."""
