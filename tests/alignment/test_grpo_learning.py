@@ -11,9 +11,7 @@ what verifiable rewards are for. Held-out questions have names and combinations 
 """
 
 import copy
-import os
 from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
@@ -82,16 +80,6 @@ def test_a_policy_that_is_half_right_becomes_right(name):
     print(f"{name}: {before:.2f} {after:.2f}")
     assert 0.3 <= before <= 0.7
     assert after >= 0.8
-
-
-@pytest.fixture(scope="module")
-def chat():
-    named = os.environ.get("PENJING_CHAT")
-    if not named:
-        pytest.skip("needs a chat model of the world: PENJING_CHAT names its folder (runs/tiny-chat/chat/model)")
-    torch.set_num_threads(2)
-    yield Path(named)
-    torch.set_num_threads(1)
 
 
 @pytest.mark.slow

@@ -5,7 +5,6 @@ runs/tiny-chat/chat/model after `penjing run tiny-chat`. Each test prints its fi
 """
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -76,16 +75,6 @@ def test_every_method_lowers_its_loss_on_real_pairs_that_it_has_not_seen(tmp_pat
 
 SKILL = "instructions"
 """Where the chat model has right and wrong answers to compare: a third of those drawn at temperature 1 are right."""
-
-
-@pytest.fixture(scope="module")
-def chat():
-    named = os.environ.get("PENJING_CHAT")
-    if not named:
-        pytest.skip("needs a chat model of the world: PENJING_CHAT names its folder (runs/tiny-chat/chat/model)")
-    torch.set_num_threads(2)
-    yield Path(named)
-    torch.set_num_threads(1)
 
 
 def right_answers(folder, temperature, prompts=60, answers=4):

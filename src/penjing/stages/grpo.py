@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from penjing.models.language_model import LanguageModel
     from penjing.tokenizer import Tokenizer
 
-_FRESH = 700_000_000
+_FRESH = 600_000_000
 """Items of the world from this seed on are asked: in no dialogue that was trained on, and in no other stage."""
 _Amount = Annotated[float, Field(ge=0)]
 

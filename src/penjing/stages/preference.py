@@ -24,8 +24,8 @@ from pydantic import Field
 from penjing.errors import ConfigError, DataError, nearest
 from penjing.recipe import Interrupted, Stage, Workshop
 from penjing.settings import Count
-from penjing.stages.data import World
 from penjing.stages.progress import track
+from penjing.stages.reward import known_world
 from penjing.stages.settings import Training, check_skills
 from penjing.stages.training import Instruct
 
@@ -128,14 +128,9 @@ class Preference(Stage):
         from penjing.data.world import calculator
         from penjing.device import choose_device
 
-        world = workshop.find(World)
-        stage = workshop.recipe.stages[world.name] if world else None
-        known: dict[str, Any] = {}
-        if isinstance(stage, World):
-            known = {"languages": stage.languages, "notes": stage.notes}
         turn = list(workshop.recipe.stages).index(workshop.folder.name)  # each stage asks questions of its own
         seed = workshop.recipe.seed * 1_000_000_000 + _FRESH + turn * _ASKED
-        items = sampled.world_items(self.questions, seed=seed, skills=self.skills, **known)
+        items = sampled.world_items(self.questions, seed=seed, skills=self.skills, **known_world(workshop))
         model, tokenizer = penjing.load(base, device=choose_device())
         rollouts = Rollouts(n=self.answers, tools={"calculator": calculator})
         with track(workshop.output, "answering the world's questions") as report:
