@@ -15,6 +15,7 @@ from penjing.commands import (
     export,
     generate,
     info,
+    keys,
     run,
     scaling,
     tokenizer,
@@ -41,6 +42,7 @@ app.command("convert")(convert.convert)
 app.command("export")(export.export)
 app.add_typer(bench.app, name="bench")
 app.add_typer(scaling.app, name="scaling")
+app.add_typer(keys.app, name="keys")
 app.command("doctor")(doctor.doctor)
 
 
