@@ -24,9 +24,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ValidationError
 from rich.console import Console
 
 from penjing import __version__
@@ -34,7 +33,7 @@ from penjing.data import places
 from penjing.data.corpus import is_dataset
 from penjing.errors import ConfigError, DataError, PenjingError, nearest
 from penjing.files import read_json, tidy, write_json
-from penjing.settings import ParallelTable, RecordedCurve, Settings
+from penjing.settings import ParallelTable, RecordedCurve, Settings, read_table
 from penjing.training.lock import only_run_in
 
 if TYPE_CHECKING:
@@ -42,8 +41,6 @@ if TYPE_CHECKING:
 
 _RECORD = "stage.json"
 _SEEDS = 2**63
-
-_S = TypeVar("_S", bound=Settings)
 
 
 class Stage(Settings, ABC):
@@ -166,8 +163,8 @@ class Recipe:
             raise ConfigError(f"{path}: seed = {seed!r} is not a whole number from 0 to {_SEEDS - 1}")
         tables = {key: value for key, value in table.items() if isinstance(value, dict)}
         recorded = tables.pop("curve", None)
-        curve = None if recorded is None else _settings(path, "curve", recorded, RecordedCurve)
-        parallel = _settings(path, "parallel", tables.pop("parallel", {}), ParallelTable)
+        curve = None if recorded is None else read_table(path, "curve", recorded, RecordedCurve)
+        parallel = read_table(path, "parallel", tables.pop("parallel", {}), ParallelTable)
         stages = {key: _stage(path, key, value, kinds) for key, value in tables.items()}
         if not stages:
             raise ConfigError(f"{path}: has no stage; a stage is a table such as [tokenizer]")
@@ -223,36 +220,7 @@ def _stage(path: Path, name: str, table: dict[str, Any], kinds: Mapping[str, typ
     kind = settings.pop("kind", name)
     if kind not in kinds:
         raise ConfigError(f"{path}, [{name}]: unknown kind of stage '{kind}'{nearest(str(kind), kinds)}")
-    return _settings(path, name, settings, kinds[kind])
-
-
-def _settings(path: Path, name: str, table: dict[str, Any], model: type[_S]) -> _S:
-    try:
-        return model.model_validate(table)
-    except ValidationError as fault:
-        raise ConfigError(f"{path}, [{name}]: {_first_error(fault, model)}") from None
-
-
-def _first_error(fault: ValidationError, model: type[BaseModel]) -> str:
-    """One line for the first thing that pydantic found wrong; a misspelt key first, with a suggestion."""
-    error = min(fault.errors(), key=lambda error: error["type"] != "extra_forbidden")
-    where = [str(part) for part in error["loc"]]
-    key = ".".join(where)
-    if error["type"] == "extra_forbidden":
-        return f"unknown key '{key}'{nearest(where[-1], _keys(model, where[:-1]))}"
-    if error["type"] == "missing":
-        return f"the key '{key}' is missing"
-    if error["type"] == "value_error":  # one of ours, about several keys
-        return f"{key}: {error['ctx']['error']}" if key else str(error["ctx"]["error"])
-    return f"{key} = {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
-
-
-def _keys(model: type[BaseModel], path: Sequence[str]) -> list[str]:
-    for part in path:
-        inner = model.model_fields[part].annotation if part in model.model_fields else None
-        candidates = [inner, *getattr(inner, "__args__", ())]
-        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), model)
-    return list(model.model_fields)
+    return read_table(path, name, settings, kinds[kind])
 
 
 def run_stages(

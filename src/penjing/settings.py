@@ -1,10 +1,12 @@
 """Typed settings, as recipes write them, and the tables of a recipe that are no stages."""
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from penjing.errors import ConfigError
+from penjing.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from penjing.training.distributed.mesh import Parallel
@@ -19,6 +21,50 @@ class Settings(BaseModel):
     """Settings of a stage or a part of one: typed, frozen, and without unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+_S = TypeVar("_S", bound=Settings)
+
+
+def read_table(path: Path, name: str, table: dict[str, Any], model: type[_S]) -> _S:
+    """The settings that a table of a TOML file holds.
+
+    Args:
+        path: the file, for messages.
+        name: the table's name; empty for the file as a whole.
+        table: what `tomllib` read.
+        model: which settings.
+
+    Raises:
+        ConfigError: a key is unknown or missing, or a value cannot be; one line for the first of them.
+    """
+    try:
+        return model.model_validate(table)
+    except ValidationError as fault:
+        where = f"{path}, [{name}]" if name else str(path)
+        raise ConfigError(f"{where}: {_first_error(fault, model)}") from None
+
+
+def _first_error(fault: ValidationError, model: type[BaseModel]) -> str:
+    """One line for the first thing that pydantic found wrong; a misspelt key first, with a suggestion."""
+    error = min(fault.errors(), key=lambda error: error["type"] != "extra_forbidden")
+    where = [str(part) for part in error["loc"]]
+    key = ".".join(where)
+    if error["type"] == "extra_forbidden":
+        return f"unknown key '{key}'{nearest(where[-1], _keys(model, where[:-1]))}"
+    if error["type"] == "missing":
+        return f"the key '{key}' is missing"
+    if error["type"] == "value_error":  # one of ours, about several keys
+        return f"{key}: {error['ctx']['error']}" if key else str(error["ctx"]["error"])
+    return f"{key} = {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+
+
+def _keys(model: type[BaseModel], path: Sequence[str]) -> list[str]:
+    for part in path:
+        inner = model.model_fields[part].annotation if part in model.model_fields else None
+        candidates = [inner, *getattr(inner, "__args__", ())]
+        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), model)
+    return list(model.model_fields)
 
 
 class RecordedCurve(Settings):

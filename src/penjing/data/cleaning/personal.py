@@ -53,14 +53,15 @@ def scrub(text: str) -> tuple[str, Counter[str]]:
     return text, counts
 
 
-def _public_address(text: str) -> bool:
+def is_public_address(text: str) -> bool:
+    """An address of the internet, not of a network of one's own or of none."""
     try:
         return ipaddress.ip_address(text).is_global
     except ValueError:  # 999.1.1.1, or a version number with a leading zero
         return False
 
 
-def _identity_number(text: str) -> bool:
+def is_identity_number(text: str) -> bool:
     """A birthday that there was, and the check digit of the seventeen others."""
     try:
         born = date(int(text[6:10]), int(text[10:12]), int(text[12:14]))
@@ -70,7 +71,7 @@ def _identity_number(text: str) -> bool:
     return born.year >= 1850 and _CHECK[total % 11] == text[17].upper()
 
 
-def _card_number(text: str) -> bool:
+def is_card_number(text: str) -> bool:
     """Luhn's check digit, on 13 to 19 digits that do not all repeat."""
     digits = [int(c) for c in text if c.isdigit()]
     if len(set(digits)) < 2 or digits[0] not in (2, 3, 4, 5, 6):
@@ -81,9 +82,9 @@ def _card_number(text: str) -> bool:
 
 _KINDS: tuple[tuple[str, re.Pattern[str], Callable[[str], bool] | None], ...] = (
     ("EMAIL", _EMAIL, None),
-    ("IP", _IP, _public_address),
-    ("ID", _IDENTITY, _identity_number),
-    ("CARD", _CARD, _card_number),
+    ("IP", _IP, is_public_address),
+    ("ID", _IDENTITY, is_identity_number),
+    ("CARD", _CARD, is_card_number),
     ("PHONE", _PHONE, None),
 )
 """In this order: an identity number is eighteen digits that might pass for a card."""
