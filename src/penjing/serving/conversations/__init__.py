@@ -1,0 +1,5 @@
+"""Conversations: a tree of messages in a database, and the page's API to it, `/api/conversations`."""
+
+from penjing.serving.conversations.store import Store
+
+__all__ = ["Store"]
