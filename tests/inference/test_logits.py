@@ -28,6 +28,14 @@ def test_repetition_penalty_equals_transformers(penalty):
     assert torch.equal(ours.repetition_penalty(logits, seen, penalty), expected)
 
 
+def test_bias_equals_transformers():
+    """Its sequence bias for sequences of one token; exact, -inf included."""
+    logits, added = random_logits(), {3: -100.0, 40: 2.5, 96: 100.0}
+    ids = torch.zeros(5, 1, dtype=torch.long)
+    expected = hf.SequenceBiasLogitsProcessor({(id,): value for id, value in added.items()})(ids, logits)
+    assert torch.equal(ours.bias(logits, added), expected)
+
+
 def test_presence_and_frequency_penalties_are_openais():
     """Their formula by hand: logit - count * frequency - (count > 0) * presence."""
     logits = torch.tensor([[1.0, 2.0, -3.0, -INF]])

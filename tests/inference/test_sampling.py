@@ -24,6 +24,10 @@ from penjing.inference.sampling import Row, Sampling, choose
         ("repetition_penalty", 0.0),
         ("presence_penalty", float("inf")),
         ("frequency_penalty", float("nan")),
+        ("logit_bias", {-1: 5.0}),
+        ("logit_bias", {"a": 5.0}),
+        ("logit_bias", {3: float("nan")}),
+        ("logit_bias", [3]),
         ("max_new_tokens", 0),
         ("max_new_tokens", True),
         ("stop", ("",)),
@@ -90,6 +94,24 @@ def test_repetition_penalty_counts_the_prompt_too():
     """The prompt's token 0 has the largest logit and loses it to the penalty."""
     sampling = Sampling(temperature=0, repetition_penalty=2.0)
     assert draws(sampling, torch.tensor([[3.0, 2.0, 1.8, -1.0]]), 3) == [[1], [2], [0]]
+
+
+def test_a_biased_token_is_chosen_or_never_chosen():
+    """Greedy takes what +100 is added to, and of the rest the best where -100 is added to the best."""
+    logits = torch.tensor([[1.0, 3.0, 2.0]])
+    assert draws(Sampling(temperature=0, logit_bias={0: 100.0}), logits, 1) == [[0]]
+    assert draws(Sampling(temperature=0, logit_bias={1: -100.0}), logits, 1) == [[2]]
+
+
+def test_rows_of_one_batch_keep_their_own_bias():
+    logits = torch.zeros(3, 4)
+    settings = [Sampling(temperature=0, logit_bias={id: 1.0}) for id in (3, 1)] + [Sampling(temperature=0)]
+    assert choose(logits, [Row(each, [0], 0, 4, logits.device) for each in settings]) == [3, 1, 0]
+
+
+def test_a_bias_of_an_unknown_token_is_refused():
+    with pytest.raises(GenerationError, match="logit_bias has the id 4; the model's ids are 0 to 3"):
+        Row(Sampling(logit_bias={4: 1.0}), [0], 0, 4, torch.device("cpu"))
 
 
 def test_damaged_logits_are_an_error_not_a_token():

@@ -6,15 +6,16 @@ conversation.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from penjing.errors import GenerationError, TokenizerError
-from penjing.inference.chat_model import End, Piece, Text, Tool, Usage, check_messages
+from penjing.inference.chat_model import End, Piece, Tool, Usage, check_messages
 from penjing.inference.engine.engine import Engine
 from penjing.inference.engine.runner import tokens_that_fit
 from penjing.inference.sampling import DEFAULT, Sampling
-from penjing.inference.text import TextStream, decoder_of, end_ids
-from penjing.inference.tools import ROUNDS, CallSplitter, ToolCall, read_call, run_call, why_over
+from penjing.inference.text import decoder_of, end_ids
+from penjing.inference.tools import ROUNDS, run_call, why_over
+from penjing.inference.turn import Turn
 
 if TYPE_CHECKING:
     from penjing.models.language_model import LanguageModel
@@ -84,10 +85,18 @@ class LocalChatModel:
         theirs = {tool.name for tool in tools if tool.run is None}
         given, usage, rounds_left = len(messages), Usage(), self.rounds
         while True:
-            turn = _Turn(self, prompt, sampling, f"call-{len(messages)}")
-            yield from turn.pieces()
+            turn = Turn(decoder_of(self.tokenizer, at_start=True), sampling.stop, id=f"call-{len(messages)}")
+            room = sampling.within(self.model.config.context - len(prompt))
+            (request,) = self.engine.add(prompt, room, stop_ids=end_ids(self.tokenizer))
+            try:
+                for token in self.engine.stream(request):
+                    yield from turn.push(token)
+                    if turn.over:
+                        break
+            finally:
+                self.engine.cancel(request)
             messages.append({"role": "assistant", "content": turn.content})
-            usage += turn.usage
+            usage += Usage(len(prompt), len(request.generated), request.cached)
             reason = why_over(turn.calls, turn.reason, rounds_left, theirs)
             if reason is not None:
                 break
@@ -109,49 +118,6 @@ class LocalChatModel:
             return self.chat.render(kept, add_generation_prompt=True, tools=described).ids
         except TokenizerError as error:
             raise GenerationError(str(error)) from None
-
-
-class _Turn:
-    """One turn of the assistant: its text, the calls in it, why it ended, what it cost."""
-
-    def __init__(self, owner: LocalChatModel, prompt: list[int], sampling: Sampling, id: str):
-        self.owner = owner
-        self.prompt = prompt
-        self.sampling = sampling.within(owner.model.config.context - len(prompt))
-        self.id = id
-        self.content = ""
-        self.calls: list[ToolCall] = []
-        self.reason: Literal["stop", "length"] = "length"
-        self.usage = Usage()
-
-    def pieces(self) -> Iterator[Text | ToolCall]:
-        """Generates the turn."""
-        owner, splitter = self.owner, CallSplitter()
-        text = TextStream(decoder_of(owner.tokenizer, at_start=True), self.sampling.stop)
-        (request,) = owner.engine.add(self.prompt, self.sampling, stop_ids=end_ids(owner.tokenizer))
-        try:
-            for token in owner.engine.stream(request):
-                if token.reason == "stop":
-                    self.reason = "stop"
-                piece = text.push(token)
-                self.content += piece
-                yield from self._pieces(splitter.push(piece))
-                if text.stopped_by is not None:
-                    self.reason = "stop"
-                    break
-            yield from self._pieces(splitter.flush())
-        finally:
-            owner.engine.cancel(request)
-            self.usage = Usage(len(self.prompt), len(request.generated), request.cached)
-
-    def _pieces(self, parts: Iterator[tuple[str, str]]) -> Iterator[Text | ToolCall]:
-        for kind, content in parts:
-            if kind == "text":
-                yield Text(content)
-            else:
-                call = read_call(content, f"{self.id}-{len(self.calls)}")
-                self.calls.append(call)
-                yield call
 
 
 def _room(model: "LanguageModel") -> int:

@@ -8,7 +8,7 @@ requests.
 import copy
 import math
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
@@ -43,6 +43,9 @@ class Sampling:
     """What a token's logit loses once it is in the answer."""
     frequency_penalty: float = 0.0
     """What a token's logit loses for each time it is in the answer."""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """(token id, what is added to its logit): -100 or so forbids a token, 100 or so leaves nothing else. A mapping may
+    be given."""
     max_new_tokens: int | None = None
     """How many tokens at most; None: until the model ends its text or its context is full."""
     stop: tuple[str, ...] = ()
@@ -61,6 +64,11 @@ class Sampling:
         if self.stop is None or isinstance(self.stop, str | Iterable):
             strings = () if self.stop is None else (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
             object.__setattr__(self, "stop", strings)
+        if isinstance(self.logit_bias, Mapping):
+            object.__setattr__(self, "logit_bias", tuple(self.logit_bias.items()))
+        elif isinstance(self.logit_bias, list):  # as JSON gives it back
+            pairs = [tuple(pair) if isinstance(pair, list) else pair for pair in self.logit_bias]
+            object.__setattr__(self, "logit_bias", tuple(pairs))
         for name, valid, range_ in (
             ("temperature", lambda x: 0 <= x < math.inf, "0 (greedy) or more"),
             ("top_k", lambda x: x is None or _whole(x, 1), "a whole number, at least 1"),
@@ -69,6 +77,7 @@ class Sampling:
             ("repetition_penalty", lambda x: 0 < x < math.inf, "above 0 (1 changes nothing)"),
             ("presence_penalty", lambda x: math.isfinite(x), "a finite number"),
             ("frequency_penalty", lambda x: math.isfinite(x), "a finite number"),
+            ("logit_bias", lambda x: all(map(_is_bias, x)), "token ids, at least 0, with a finite number each"),
             ("max_new_tokens", lambda x: x is None or _whole(x, 1), "a whole number, at least 1"),
             ("stop", lambda x: all(isinstance(s, str) and s for s in x), "strings that are not empty"),
             ("seed", lambda x: x is None or _whole(x), "a whole number"),
@@ -107,11 +116,18 @@ class Sampling:
         return replace(self, max_new_tokens=min(self.max_new_tokens or room, room))
 
 
-DEFAULT = Sampling()
+def _is_bias(pair: object) -> bool:
+    if not isinstance(pair, tuple) or len(pair) != 2:
+        return False
+    id, bias = pair
+    return _whole(id, 0) and isinstance(bias, int | float) and math.isfinite(bias)
 
 
 def _whole(value: object, least: float = -math.inf) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+DEFAULT = Sampling()
 
 
 class Row:
@@ -123,10 +139,16 @@ class Row:
         sample: which of several continuations of the prompt this is; each has a stream of its own.
         vocab: how many ids the model has.
         device: where the logits are.
+
+    Raises:
+        GenerationError: a biased id that the model does not have.
     """
 
     def __init__(self, sampling: Sampling, prompt: Sequence[int], sample: int, vocab: int, device: torch.device):
         self.sampling = sampling
+        foreign = next((id for id, _ in sampling.logit_bias if id >= vocab), None)
+        if foreign is not None:
+            raise GenerationError(f"logit_bias has the id {foreign}; the model's ids are 0 to {vocab - 1}")
         # a seed of None draws one from the operating system
         self.stream = random.Random(None if sampling.seed is None else f"{sampling.seed}/{sample}")
         self.seen: Tensor | None = None  # (vocab,) bool: tokens of the prompt and of the answer
@@ -185,6 +207,8 @@ def _choose(logits: Float[Tensor, "rows vocab"], rows: Sequence[Row], settings: 
     if settings.presence_penalty or settings.frequency_penalty:
         counts = torch.stack([row.counts for row in rows if row.counts is not None])
         logits = transform.count_penalties(logits, counts, settings.presence_penalty, settings.frequency_penalty)
+    if settings.logit_bias:
+        logits = transform.bias(logits, dict(settings.logit_bias))
     best, chosen = logits.max(dim=-1)
     transform.check_finite(best)
     if not settings.greedy:

@@ -134,6 +134,7 @@ class Engine:
         stop_ids: Collection[int] = (),
         row: int = 0,
         samples: int = 1,
+        sample: int = 0,
         within_context: bool = False,
         constraint: "Constraint[Any] | None" = None,
         prompt_logprobs: bool = False,
@@ -146,6 +147,7 @@ class Engine:
             stop_ids: ids that end the text (they are its last token).
             row: a number that comes back with each token; samples are numbered on from it.
             samples: how many continuations.
+            sample: the first one's number; each number has a random stream of its own.
             within_context: whether a prompt that leaves less room than `max_new_tokens` gets what there is; else that
                 is an error.
             constraint: what the text must be (`inference.constrained`).
@@ -157,17 +159,17 @@ class Engine:
         room = room_for(prompt, sampling, self._vocab, self.longest, within=within_context)
         requests = [
             Request(
-                row=row + sample,
+                row=row + number,
                 prompt=tuple(prompt),
                 sampling=sampling,
                 stop_ids=frozenset(stop_ids),
                 room=room,
-                chooser=Row(sampling, prompt, sample, self._vocab, self._device),
+                chooser=Row(sampling, prompt, sample + number, self._vocab, self._device),
                 constraint=constraint,
                 constraint_state=None if constraint is None else constraint.start(),
-                prompt_logprobs=[] if prompt_logprobs and sample == 0 else None,
+                prompt_logprobs=[] if prompt_logprobs and number == 0 else None,
             )
-            for sample in range(samples)
+            for number in range(samples)
         ]
         self.metrics.prompt_tokens += len(prompt)
         first, *others = requests
