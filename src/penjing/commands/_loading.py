@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from penjing.inference.chat_model import ChatModel
     from penjing.inference.sampling import Sampling
     from penjing.models.language_model import LanguageModel
     from penjing.tokenizer import Tokenizer
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
 MODEL_HELP = (
     "A model folder, a .gguf file, a llama2.c .bin file, a nanoGPT .pt checkpoint, or hf:org/name from the Hugging "
     "Face hub (hf:org/name@revision for a branch, tag or commit)."
+)
+CHAT_MODEL_HELP = (
+    f"{MODEL_HELP} Or a model behind another server: openai:http://HOST:PORT/v1#MODEL, its API key in OPENAI_API_KEY."
 )
 Model = Annotated[str, typer.Argument(help=MODEL_HELP, show_default=False)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
@@ -27,6 +31,17 @@ def load(model: str, device: str, precision: str, tokenizer: str | None = None) 
     import penjing
 
     return penjing.load(model, tokenizer=tokenizer, **_where(device, precision))
+
+
+def chat_model(model: str, device: str, precision: str) -> "ChatModel":
+    """What answers conversations: a model here, or one behind another server (`openai:URL#MODEL`)."""
+    from penjing.inference.remote import Endpoint, OpenAIChatModel, is_remote
+
+    if is_remote(model):
+        return OpenAIChatModel(Endpoint.of(model), name=model)
+    from penjing.inference.local import LocalChatModel
+
+    return LocalChatModel(*load(model, device, precision), name=model)
 
 
 def load_network(model: str, device: str, precision: str) -> "LanguageModel":
@@ -46,17 +61,10 @@ def _where(device: str, precision: str) -> dict[str, Any]:
 
 def preferred(model: str) -> "Sampling":
     """The settings that a model's `generation_config.json` prefers; the defaults where it says nothing."""
-    from penjing.inference.sampling import Sampling
+    from penjing.inference import sampling
     from penjing.models.formats import read_generation
 
-    names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
-    values = read_generation(model)
-    settings: dict[str, Any] = {name: values[name] for name in names if values.get(name) is not None}
-    if settings.get("top_k") == 0:
-        del settings["top_k"]  # how transformers says "no limit"
-    if values.get("do_sample") is False:
-        settings["temperature"] = 0.0
-    return Sampling.of(**settings)
+    return sampling.preferred(read_generation(model))
 
 
 def given(**options: Any) -> dict[str, Any]:

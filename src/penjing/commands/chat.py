@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from penjing.commands._loading import Device, Model, Precision, TokenizerSource, given, load, preferred
+from penjing.commands._loading import CHAT_MODEL_HELP, Device, Precision, TokenizerSource, given, load, preferred
 
 
 def chat(
-    model: Model,
+    model: Annotated[str, typer.Argument(help=CHAT_MODEL_HELP, show_default=False)],
     system: Annotated[str, typer.Option(help="What the model is told before the conversation.")] = "",
     temperature: Annotated[float | None, typer.Option(help="0: always the most probable token.")] = None,
     top_p: Annotated[
@@ -25,7 +25,7 @@ def chat(
         bool, typer.Option("--json", help="Print a JSON object for each answer: message, usage, reason.")
     ] = False,
 ) -> None:
-    """Talk with a model. It has the calculator as a tool.
+    """Talk with a model. One that runs here has the calculator as a tool.
 
     Ctrl-C stops an answer, Ctrl-D leaves, /help shows the commands: /system, /reset, /save, /set temperature 0.7, ...
 
@@ -38,19 +38,27 @@ def chat(
       $ penjing chat MODEL --system "Answer briefly." --temperature 0.3
       $ echo "What is 37 times 48?" | penjing chat MODEL
       $ penjing chat MODEL --json < questions.txt > answers.jsonl
+      $ penjing chat openai:http://127.0.0.1:8000/v1
     """
     from penjing.commands._text import argument, standard_lines
     from penjing.data.world import calculator
     from penjing.inference import repl
+    from penjing.inference.chat_model import ChatModel
     from penjing.inference.local import LocalChatModel
+    from penjing.inference.remote import Endpoint, OpenAIChatModel, is_remote
     from penjing.inference.sampling import Sampling
     from penjing.inference.session import ChatSession
 
     options = given(temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
-    sampling = Sampling.of(preferred(model), **options)
-    network, tokenizer = load(model, device, precision, tokenizer_source)
-    local = LocalChatModel(network, tokenizer, {"calculator": calculator}, name=Path(model).name)
-    session = ChatSession(local, sampling, argument(system, "--system"))
+    assistant: ChatModel
+    if is_remote(model):
+        sampling = Sampling.of(**options)
+        assistant = OpenAIChatModel(Endpoint.of(model))
+    else:
+        sampling = Sampling.of(preferred(model), **options)
+        network, tokenizer = load(model, device, precision, tokenizer_source)
+        assistant = LocalChatModel(network, tokenizer, {"calculator": calculator}, name=Path(model).name)
+    session = ChatSession(assistant, sampling, argument(system, "--system"))
     if load_ is not None:
         session.load(load_)
     repl.chat(session, standard_lines(), as_json=json)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from penjing.commands._loading import MODEL_HELP, Device, Precision
+from penjing.commands._loading import CHAT_MODEL_HELP, Device, Precision
 
 if TYPE_CHECKING:
     from penjing.alignment.asking import Asker
@@ -17,7 +17,7 @@ Prompts = Annotated[
     str,
     typer.Argument(help="Conversations: a file, folder, pattern or address. They end with the user's last message."),
 ]
-Answering = Annotated[str, typer.Option("--model", help=MODEL_HELP)]
+Answering = Annotated[str, typer.Option("--model", help=CHAT_MODEL_HELP)]
 MaxTokens = Annotated[int, typer.Option(help="Tokens of an answer; a longer one is left out.")]
 Seed = Annotated[int, typer.Option(help="The same seed makes the same set.")]
 Limit = Annotated[int | None, typer.Option(help="So many prompts at most.")]
@@ -27,7 +27,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print the report as one JSON
 def judge(
     prompts: Prompts,
     model: Answering,
-    judge: Annotated[str | None, typer.Option(help="Another model to judge; by default the same.")] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="Another model to judge, as of --model; by default the same.")
+    ] = None,
     principles: Annotated[Path | None, typer.Option(help="What answers should be like: a file, one a line.")] = None,
     answers: Annotated[int, typer.Option(help="Answers to each prompt; every two are compared.")] = 2,
     out: Annotated[Path, typer.Option(help="The JSON-lines file of preferences to write.")] = Path("judged.jsonl"),
@@ -48,6 +50,7 @@ def judge(
     \b
       $ penjing data judge questions.jsonl --model runs/tiny-chat/chat/model --judge hf:Qwen/Qwen3-0.6B
       $ penjing data judge questions.jsonl --model hf:Qwen/Qwen3-0.6B --principles principles.txt --answers 4
+      $ penjing data judge questions.jsonl --model runs/tiny-chat/chat/model --judge openai:http://127.0.0.1:8000/v1
     """
     from penjing.alignment.constitution import read_principles
     from penjing.alignment.feedback import judged_answers
@@ -119,15 +122,14 @@ def _asker(
 ) -> "Asker":
     """Who is asked; `same` is asked again, in other settings, where it is the same model."""
     from penjing.alignment.asking import Asker
-    from penjing.commands._loading import load
-    from penjing.inference.local import LocalChatModel
+    from penjing.commands._loading import chat_model
     from penjing.inference.sampling import Sampling
 
     sampling = Sampling(temperature=temperature, max_new_tokens=max_tokens)
     if same is not None:
         return Asker(same.model, sampling, seed)
     assert model
-    return Asker(LocalChatModel(*load(model, device, precision), name=model), sampling, seed)
+    return Asker(chat_model(model, device, precision), sampling, seed)
 
 
 def _prompts(path: str, limit: int | None) -> Iterator[tuple[str, Any]]:

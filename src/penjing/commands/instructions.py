@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from penjing.commands._loading import MODEL_HELP, Device, Precision
+from penjing.commands._loading import CHAT_MODEL_HELP, Device, Precision
 
 if TYPE_CHECKING:
     from penjing.alignment.building import Report, Source
@@ -72,7 +72,7 @@ def build(
         list[str],
         typer.Argument(metavar="SOURCE...", help="Documents (files, folders, addresses), or a file of seed tasks."),
     ],
-    model: Annotated[str, typer.Option(help=MODEL_HELP)],
+    model: Annotated[str, typer.Option(help=CHAT_MODEL_HELP)],
     out: Annotated[Path, typer.Option(help="The JSON-lines file to write.")] = Path("instructions.jsonl"),
     seeds: Annotated[
         bool | None,
@@ -106,6 +106,7 @@ def build(
     \b
       $ penjing data build notes/ --model runs/tiny-chat/chat/model --out notes.jsonl
       $ penjing data build seed_tasks.jsonl --model hf:Qwen/Qwen3-0.6B --count 500
+      $ penjing data build notes/ --model openai:http://127.0.0.1:8000/v1#Qwen/Qwen3-8B
       $ penjing data inspect notes.jsonl --model runs/tiny-chat/chat/model
     """
     import json as json_format
@@ -116,10 +117,9 @@ def build(
     from penjing.alignment.asking import Asker
     from penjing.alignment.building import Rules
     from penjing.alignment.building import build as make
-    from penjing.commands._loading import load
+    from penjing.commands._loading import chat_model
     from penjing.data import conversations
     from penjing.errors import ConfigError
-    from penjing.inference.local import LocalChatModel
     from penjing.inference.sampling import Sampling
 
     for name, value in {
@@ -138,7 +138,7 @@ def build(
         for message in talk.messages
         if message["role"] == "user"
     ]
-    chat = LocalChatModel(*load(model, device, precision), name=model)
+    chat = chat_model(model, device, precision)
     columns = (TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("asking", total=None)
