@@ -102,7 +102,7 @@ def test_a_random_model_writes_only_calls_that_satisfy_their_schema(must, seed):
 
 def test_a_schema_that_is_not_supported_names_the_tool():
     bad = Tool("bad", parameters={"type": "object", "properties": {"a": {"not": {}}}})
-    with pytest.raises(GenerationError, match="the tool 'bad'.*not"):
+    with pytest.raises(GenerationError, match=r"the tool 'bad'.*not"):
         compile_calls([ADD, bad], VOCABULARY, must=True)
     with pytest.raises(GenerationError, match="no tool"):
         compile_calls([], VOCABULARY, must=True)

@@ -130,6 +130,17 @@ def _whole(value: object, least: float = -math.inf) -> bool:
 DEFAULT = Sampling()
 
 
+def preferred(values: Mapping[str, Any]) -> Sampling:
+    """The settings that a model prefers, by its `generation_config.json`; the defaults where it says nothing."""
+    names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
+    settings = {name: values[name] for name in names if values.get(name) is not None}
+    if settings.get("top_k") == 0:
+        del settings["top_k"]  # how transformers says "no limit"
+    if values.get("do_sample") is False:
+        settings["temperature"] = 0.0
+    return Sampling.of(**settings)
+
+
 class Row:
     """What the choice of one request's tokens depends on beside its settings: its random stream and its past.
 

@@ -130,6 +130,9 @@ class Ask:
     tool_choice: ToolChoice = "auto"
     parallel: bool = True
     """Whether one turn may call more than one tool."""
+    strict: frozenset[str] = frozenset()
+    """The names of tools whose arguments must satisfy their schemas; those of the others do as far as that is possible
+    without refusing a schema, where a call must be made."""
     look: bool = False
     """Whether `Chosen` pieces are wanted with some alternatives each, whatever `sampling.logprobs` says."""
     sample: int = 0
@@ -146,6 +149,8 @@ class Continuation:
     echo: bool = False
     """Whether the prompt comes first, as a `Text` and, where `sampling.logprobs` is set, as `Chosen` pieces (the first
     token's logprob is NaN: nothing predicts it)."""
+    only_echo: bool = False
+    """Whether nothing is to be added to the prompt: it is only scored."""
     sample: int = 0
     """As of `Ask`."""
 
@@ -160,6 +165,10 @@ class Backend(Protocol):
     @property
     def context(self) -> int:
         """How many tokens a conversation and its answer may have together."""
+
+    @property
+    def defaults(self) -> Sampling:
+        """The settings that the model prefers, for what a request leaves open."""
 
     def answer(self, ask: Ask) -> "AsyncGenerator[Piece]":
         """Answers; the last piece is `End`. Closing the generator, or cancelling its task, stops the work at once.
@@ -202,6 +211,8 @@ class Embedder(Protocol):
 
     async def embed(self, texts: "Sequence[str | Sequence[int]]") -> "tuple[list[list[float]], int]":
         """A vector of length 1 for each text (or its token ids), and how many tokens were read.
+
+        A model that was made for this has its own way; of any other it is the mean of what its head would read.
 
         Raises:
             TooLongError: a text does not fit.
