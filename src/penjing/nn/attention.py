@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from penjing.errors import ConfigError
-from penjing.nn import kernels
+from penjing.nn import kernels, tiled
 from penjing.nn.linear import Linear, initialise_linear, together
 from penjing.nn.norms import LayerNorm, OffsetRMSNorm, RMSNorm
 from penjing.nn.rope import Rope, rotate
@@ -133,6 +133,8 @@ class Attention(nn.Module):
         if config.softcap is not None:
             visible = sequence.mask(config.window)
             return kernels.reference(query, key, value, visible, self.scale, config.softcap, dropout)
+        if not dropout and (starts := tiled.starts_for(query, key, value, sequence, config.window)) is not None:
+            return tiled.attend(query, key, value, starts, self.scale)
         if query.device.type == "cpu" and query.dtype == torch.bfloat16:
             if sequence.start and (key.numel() < SMALL_CACHE or sequence.queries > kernels.BLOCK):
                 return self._fused(query.float(), key.float(), value.float(), sequence, dropout).to(query.dtype)

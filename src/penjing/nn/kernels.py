@@ -38,15 +38,26 @@ def reference(
     dropout: float = 0.0,
 ) -> Query:
     """softmax(scale * q k^T) v over the visible keys; query heads share key heads in consecutive groups."""
-    group = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(group, dim=1), value.repeat_interleave(group, dim=1)  # (batch, heads, keys, dim)
+    weights = drop(attention_weights(query, key, visible, scale, softcap), dropout)
+    value = value.repeat_interleave(query.shape[1] // key.shape[1], dim=1)  # (batch, heads, keys, dim)
+    return torch.einsum("bhqk,bhkd->bhqd", weights, value)
+
+
+def attention_weights(
+    query: Query,
+    key: Keys,
+    visible: Bool[Tensor, "rows 1 queries keys"] | None,
+    scale: float,
+    softcap: float | None = None,
+) -> Float[Tensor, "batch heads queries keys"]:
+    """softmax(scale * q k^T) over the visible keys: how much each query takes from each key."""
+    key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)  # (batch, heads, keys, dim)
     scores = scale * torch.einsum("bhqd,bhkd->bhqk", query, key)
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
     if visible is not None:
         scores = scores.masked_fill(~visible, -math.inf)
-    weights = drop(scores.softmax(dim=-1), dropout)
-    return torch.einsum("bhqk,bhkd->bhqd", weights, value)
+    return scores.softmax(dim=-1)
 
 
 def fused(

@@ -13,8 +13,10 @@ Masks are made only where one is needed: a whole causal sequence and a single de
 import copy
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ class Sequence:
         self.documents = documents
         self.bidirectional = bidirectional
         self.wanted: Int[Tensor, " places"] | None = None
+        self._starts: tuple[NDArray[np.int64] | None] | None = None
         self._masks: dict[int | None, Bool[Tensor, "rows 1 queries keys"]] = {}
         self._biases: dict[tuple[int | None, torch.dtype], Float[Tensor, "rows 1 queries keys"]] = {}
         self._rotations: dict[object, tuple[Tensor, Tensor]] = {}
@@ -66,6 +69,25 @@ class Sequence:
     def is_causal(self, window: int | None) -> bool:
         """Whether the mask is the plain lower triangle, which kernels know without being given one."""
         return self.start == 0 and self.documents is None and self._limit(window) is None and not self.bidirectional
+
+    def starts(self, batch: int, window: int | None) -> NDArray[np.int64] | None:
+        """Where documents begin in the flattened batch, and at last the number of its tokens.
+
+        None where it is not so that each token sees its own document up to itself, and documents lie whole in a row.
+        """
+        if self.start or self.bidirectional or self._limit(window) is not None:
+            return None
+        if self.documents is None:
+            return np.arange(batch + 1) * self.queries
+        if self._starts is None:
+            documents = self.documents.numpy()
+            begins = np.ones_like(documents, dtype=bool)
+            begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
+            rows, places = np.nonzero(begins)
+            numbers = np.stack([rows, documents[rows, places]])[:, documents[rows, places] >= 0]  # not of padding
+            whole = np.unique(numbers, axis=1).shape == numbers.shape
+            self._starts = (np.append(rows * self.queries + places, documents.size) if whole else None,)
+        return self._starts[0]
 
     def mask(self, window: int | None = None) -> Bool[Tensor, "rows 1 queries keys"] | None:
         """True where a query sees a key; None when every query sees every key."""
