@@ -33,11 +33,20 @@ def without_overlaps(findings: Iterable[Finding]) -> list[Finding]:
 def redacted(text: str, findings: Sequence[Finding]) -> str:
     """The text with each finding's place taken by its kind in angle brackets; what was hidden leaves no trace.
 
+    Findings that share characters are taken out together, under the name of the longest.
+
     >>> redacted("Write to ann@example.org.", [Finding("EMAIL", 9, 24)])
     'Write to <EMAIL>.'
     """
+    joined: list[Finding] = []
+    for found in sorted(findings, key=lambda found: (found.start, -found.end)):
+        if joined and found.start < joined[-1].end:
+            last = joined.pop()
+            longest = max(last, found, key=lambda one: one.end - one.start)
+            found = Finding(longest.kind, last.start, max(last.end, found.end))
+        joined.append(found)
     pieces, end = [], 0
-    for found in without_overlaps(findings):
+    for found in joined:
         pieces += [text[end : found.start], "" if found.kind == HIDDEN else f"<{found.kind}>"]
         end = found.end
     return "".join(pieces) + text[end:]
