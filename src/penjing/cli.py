@@ -17,6 +17,7 @@ from penjing.commands import (
     info,
     keys,
     run,
+    safety,
     scaling,
     tokenizer,
 )
@@ -42,6 +43,7 @@ app.command("convert")(convert.convert)
 app.command("export")(export.export)
 app.add_typer(bench.app, name="bench")
 app.add_typer(scaling.app, name="scaling")
+app.add_typer(safety.app, name="safety")
 app.add_typer(keys.app, name="keys")
 app.command("doctor")(doctor.doctor)
 

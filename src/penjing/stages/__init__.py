@@ -10,6 +10,7 @@
     ppo         goes on with it by the reward model's word
     grpo        goes on with it by rewards that a program verifies: GRPO and its kin
     evaluate    measures it: bits per byte, counting baselines, skills
+    moderation  trains a classifier of harmful texts on judged ones
     compare     asks several assistants the same questions: accuracy, win rates, divergence, answers side by side
     ladder      trains many small models, fits a scaling law, and tests what it predicts
 
@@ -22,6 +23,7 @@ from penjing.stages.data import Shards, TokenizerStage, World
 from penjing.stages.evaluation import Evaluate
 from penjing.stages.grpo import GRPOStage
 from penjing.stages.ladder import Ladder
+from penjing.stages.moderation import ModerationStage
 from penjing.stages.ppo import PPOStage
 from penjing.stages.preference import Preference
 from penjing.stages.reward import Reward
@@ -38,6 +40,7 @@ KINDS: dict[str, type[Stage]] = {
     "ppo": PPOStage,
     "grpo": GRPOStage,
     "evaluate": Evaluate,
+    "moderation": ModerationStage,
     "compare": Compare,
     "ladder": Ladder,
 }

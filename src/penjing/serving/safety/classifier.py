@@ -19,6 +19,7 @@ Departs from the first: the deep part is a trained encoder that is left as it is
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -35,9 +36,9 @@ OUTPUTS = (*CATEGORIES, "harmful")
 """What there is a probability of."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Read:
-    """A text as the classifier sees it."""
+    """A text as the classifier sees it; its `repr` tells it from any other."""
 
     bag: Bag
     vector: Float[np.ndarray, " width"]
@@ -46,6 +47,11 @@ class Read:
     """For each output 1 or 0, or -1 where it is not known."""
     either: tuple[bool, ...] = ()
     """For each category, whether it is one of which at least one holds."""
+
+    def __repr__(self) -> str:
+        ids, weights = self.bag
+        sums = [crc32(array.tobytes()) for array in (ids, weights, self.vector)]
+        return f"Read({sums}, {self.labels}, {self.either})"
 
 
 def read(sample: Sample, bag: Bag, vector: Float[np.ndarray, " width"]) -> Read:
