@@ -18,6 +18,9 @@ from penjing.files import atomic_file
 
 Line = dict[str, Any]
 
+SAMPLES = "samples.jsonl"
+"""The texts that the model wrote during the run: a line each, `{"step": 500, "text": "Once upon ..."}`."""
+
 
 def read_metrics(path: Path) -> list[Line]:
     """All whole lines of a metrics file; none when there is no file. A last line cut short by a crash is left out."""
@@ -30,6 +33,20 @@ def truncate_metrics(path: Path, step: int) -> None:
     kept = [line for line in lines if json.loads(line)["step"] <= step]
     with atomic_file(path) as temporary:
         temporary.write_text("".join(kept), encoding="utf-8")
+
+
+def add_sample(folder: Path, step: int, text: str) -> None:
+    """Adds a text to the run's samples. Steps that a resumed run takes again come again; the later line counts.
+
+    Raises:
+        TrainingError: the disk is full.
+    """
+    path = folder / SAMPLES
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, "text": text}, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise TrainingError(f"{path} could not be written ({error.strerror or error}); free some space") from error
 
 
 def _whole_lines(path: Path) -> Iterator[str]:

@@ -43,6 +43,7 @@ from penjing.training.interfaces import Batch, Loader, Result
 from penjing.training.interrupt import Interrupt
 from penjing.training.journal import Journal, StepFacts, Watch
 from penjing.training.lock import only_run_in
+from penjing.training.metrics import add_sample
 from penjing.training.muon import Muon
 from penjing.training.objectives import Objective
 from penjing.training.plots import plot_run
@@ -378,7 +379,9 @@ class Trainer:
         improved = bool(self._validate) and (due or self._progress >= 1) and self._run_validation(engine)
         if self._sample and self._crew.size == 1 and (step % config.sample_every == 0 if config.sample_every else due):
             with self._aside():
-                self._display.sample(self._sample(self.model))
+                text = self._sample(self.model)
+            self._display.sample(text)
+            add_sample(self.out, step, text)
         self._look_at_clock()
         if config.checkpoint_every:
             save = step % config.checkpoint_every == 0
