@@ -113,7 +113,7 @@ class LocalBackend:
 
     def count(self, messages: "Sequence[Message]", tools: Sequence[Tool] = ()) -> int:
         """See `Backend.count`."""
-        return len(self._prompt(messages, tools))
+        return len(self.prompt_of(messages, tools))
 
     async def answer(self, ask: Ask) -> AsyncGenerator[Piece]:
         """See `Backend.answer`."""
@@ -129,7 +129,7 @@ class LocalBackend:
             while True:
                 first = len(messages) == len(ask.messages)
                 constraint = await asyncio.to_thread(loaded.constraints.of, ask, first=first)
-                prompt = await asyncio.to_thread(self._prompt, messages, described)
+                prompt = await asyncio.to_thread(self.prompt_of, messages, described)
                 sampling = self._within(ask.sampling, prompt, ask.look)
                 turn = Turn(
                     decoder_of(self.tokenizer, at_start=True),
@@ -170,7 +170,12 @@ class LocalBackend:
                 rounds_left -= 1
         yield End(reason, usage, tuple(messages[len(ask.messages) :]))
 
-    def _prompt(self, messages: "Sequence[Message]", tools: Sequence[Tool]) -> list[int]:
+    def prompt_of(self, messages: "Sequence[Message]", tools: Sequence[Tool]) -> list[int]:
+        """The token ids that the model is asked with.
+
+        Raises:
+            GenerationError: as of `count`.
+        """
         if self.tokenizer.chat is None:
             raise GenerationError(
                 f"the model '{self.name}' has no chat template: it continues text, it was not trained to chat"

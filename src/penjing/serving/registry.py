@@ -16,22 +16,24 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from penjing.device import choose_device, choose_precision
 from penjing.errors import ConfigError, PenjingError, nearest
 from penjing.inference.constrained import Vocabulary
 from penjing.inference.engine.engine import Engine
 from penjing.inference.engine.runner import tokens_that_fit
+from penjing.inference.remote import Endpoint
 from penjing.inference.sampling import Sampling, preferred
 from penjing.models.encoder_folder import load_encoder
 from penjing.models.families import ENCODERS
 from penjing.models.folder import CONFIG, read_values
-from penjing.models.formats import load, read_generation
+from penjing.models.formats import load, read_config, read_generation
 from penjing.serving.backend import Backend, Embedder, UnknownModelError
 from penjing.serving.local import EncoderBackend, Loaded, LocalBackend
 from penjing.serving.logs import event
 from penjing.serving.metrics import Metrics
+from penjing.serving.remote import connect
 from penjing.serving.service import EngineService
 
 if TYPE_CHECKING:
@@ -92,7 +94,7 @@ class Registry:
     Args:
         sources: the models; the first is the default.
         most: how many are in memory at most at a time; None: all.
-        others: backends elsewhere, by name; they come after the models here.
+        remote: whether models elsewhere will be added, so that there may be none here.
         device: where models go.
         precision: of their weights.
         seats: how many requests an engine answers at once.
@@ -108,15 +110,15 @@ class Registry:
         sources: Sequence[Source] = (),
         *,
         most: int | None = None,
-        others: Mapping[str, Backend] | None = None,
+        remote: bool = False,
         device: str = "auto",
         precision: str = "auto",
         seats: int = 32,
         tools: Mapping[str, Callable[..., object]] | None = None,
         metrics: Metrics | None = None,
     ):
-        names = [source.name for source in sources] + list(others or {})
-        if not names:
+        names = [source.name for source in sources]
+        if not names and not remote:
             raise ConfigError("there is no model to serve; name one: penjing serve MODEL")
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
@@ -125,7 +127,7 @@ class Registry:
             raise ConfigError(f"at most {most} models in memory are none; at least one must fit")
         self.created = int(time.time())
         self._held = {source.name: _Held(source) for source in sources}
-        self._others = dict(others or {})
+        self._others: dict[str, Backend] = {}
         self._most = most
         self._place = (device, precision)
         self._seats = seats
@@ -139,6 +141,37 @@ class Registry:
     def names(self) -> list[str]:
         """See `Backends.names`."""
         return [*self._held, *self._others]
+
+    def add(self, name: str, backend: Backend) -> None:
+        """Serves a model elsewhere, too.
+
+        Raises:
+            ConfigError: there is one of that name.
+        """
+        if name in self.names():
+            raise ConfigError(f"two models are called '{name}'; name the one here otherwise: NAME=MODEL")
+        self._others[name] = backend
+
+    async def check(self, endpoints: Sequence[Endpoint]) -> None:
+        """Finds out, before a server starts, what is wrong with its first model or with the servers behind it.
+
+        Raises:
+            PenjingError: the model's files, or a server, are missing or not what they should be.
+        """
+        for endpoint in endpoints:
+            for backend in await connect(endpoint):
+                await backend.aclose()
+        for held in self._held.values():
+            await asyncio.to_thread(_look_at, held.source)
+
+    async def ready(self, name: str) -> None:
+        """Has a model here in memory.
+
+        Raises:
+            PenjingError: it cannot be loaded.
+        """
+        async with self._using(self._held[name]):
+            pass
 
     async def get(self, name: str | None) -> Backend:
         """See `Backends.get`; the model's weights are in memory when it returns."""
@@ -160,7 +193,8 @@ class Registry:
         return found
 
     async def _find(self, name: str | None) -> "Backend | EncoderBackend":
-        name = self.names()[0] if name is None else name
+        if name is None:
+            name = self.names()[0]
         if name in self._others:
             return self._others[name]
         held = self._held.get(name)
@@ -193,6 +227,9 @@ class Registry:
         """Puts all models away."""
         for held in self._held.values():
             await self._unload(held)
+        for backend in self._others.values():
+            if isinstance(backend, Closing):
+                await backend.aclose()
 
     @asynccontextmanager
     async def _using(self, held: _Held) -> AsyncIterator[Any]:
@@ -273,6 +310,14 @@ class Registry:
         )
 
 
+@runtime_checkable
+class Closing(Protocol):
+    """A backend that holds connections."""
+
+    async def aclose(self) -> None:
+        """Ends them."""
+
+
 def _broken(held: _Held) -> bool:
     return isinstance(held.content, Loaded) and held.content.service.fault is not None
 
@@ -281,6 +326,16 @@ def engine_for(model: "LanguageModel", seats: int) -> Engine:
     """An engine that remembers some conversations of full length, if there is the memory."""
     context = model.config.context
     return Engine(model, tokens=max(context, min(tokens_that_fit(model), _CONVERSATIONS * context)), seats=seats)
+
+
+def _look_at(source: Source) -> None:
+    """Reads what is small of a model; nothing is downloaded.
+
+    Raises:
+        PenjingError: it is missing, or no model.
+    """
+    if not source.place.startswith("hf:") and not _is_encoder(source.place):
+        read_config(source.place)
 
 
 def _is_encoder(place: str) -> bool:

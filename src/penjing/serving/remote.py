@@ -17,6 +17,7 @@ from penjing.errors import GenerationError, PenjingError
 from penjing.inference.chat_model import End, Usage, check_messages
 from penjing.inference.openai_wire import Events, RemoteError, RemoteTooLongError, Scored, Turn, error_of, request_of
 from penjing.inference.remote import Endpoint, again, model_names, pause_before, unreachable
+from penjing.inference.sampling import DEFAULT
 from penjing.inference.tools import ROUNDS, Tool, run_call, why_over
 from penjing.serving.backend import Alternative, Ask, BackendError, Chosen, Named, Piece, TooLongError
 
@@ -53,6 +54,7 @@ class RemoteBackend:
         self.endpoint = endpoint
         self.name = name or endpoint.model
         self.context = context
+        self.defaults = DEFAULT
         self._client = client or new_client(endpoint)
         self._rounds = rounds
 
