@@ -52,6 +52,12 @@ _PASSING = ("08", "40", "53", "55", "57")
 """PostgreSQL's classes of faults that pass: connections, rollbacks, resources, locks, an operator's intervention."""
 
 
+def default_path() -> Path:
+    """Where conversations are kept when nothing else is said: in the folder that the system has for such data."""
+    home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(home) / "penjing" / "conversations.db"
+
+
 class Database:
     """Where conversations are kept. Make one with `open`."""
 

@@ -166,6 +166,15 @@ def title_of(content: str) -> str:
     return (cut.rsplit(" ", 1)[0] if " " in cut[_SHORT_TITLE // 2 :] else cut) + "…"
 
 
+def checked_title(title: Any) -> str:
+    """A title as it is kept: one line.
+
+    Raises:
+        ConversationError: as of `checked_text`.
+    """
+    return " ".join(checked_text(title, "the title", LONGEST_TITLE).split())
+
+
 def checked_text(text: Any, what: str, longest: int) -> str:
     """A text that any database can store.
 

@@ -11,7 +11,7 @@ its tokenizer. PostgreSQL keeps the set of a text's characters and pairs in an a
 candidates, and looks for the word in those. Case and width make no difference (`folded`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
 
@@ -55,33 +55,39 @@ def words_of(query: str) -> list[str]:
     return words
 
 
-def add(connection: Connection, conversation: str, message: str | None, content: str) -> None:
-    """Makes a message, or with None the title, findable."""
-    said = folded(content)
-    if connection.dialect.name == "sqlite":
-        row = insert(texts).values(conversation=conversation, message=message, folded=said)
-        position = connection.execute(row.returning(texts.c.position)).scalar_one()
-        connection.execute(
-            text("INSERT INTO grams (rowid, words) VALUES (:row, :words)"), {"row": position, "words": _pairs(said)}
-        )
-    else:
+def add(connection: Connection, conversation: str, said: Mapping[str | None, str]) -> None:
+    """Makes messages findable, and under None the title; none of them is yet."""
+    rows = [
+        {"conversation": conversation, "message": message, "folded": folded(content)}
+        for message, content in said.items()
+    ]
+    if connection.dialect.name != "sqlite":
         connection.execute(
             text(
                 "INSERT INTO texts (conversation, message, folded, grams) "
                 "VALUES (:conversation, :message, :folded, :grams)"
             ),
-            {"conversation": conversation, "message": message, "folded": said, "grams": _grams(said)},
+            [row | {"grams": _grams(str(row["folded"]))} for row in rows],
         )
+        return
+    newest = connection.execute(select(func.max(texts.c.position))).scalar() or 0  # nobody else writes now
+    connection.execute(insert(texts), rows)
+    new = connection.execute(select(texts.c.position, texts.c.folded).where(texts.c.position > newest)).all()
+    connection.execute(
+        text("INSERT INTO grams (rowid, words) VALUES (:row, :words)"),
+        [{"row": position, "words": _pairs(said)} for position, said in new],
+    )
 
 
 def remove(connection: Connection, which: ColumnElement[bool]) -> None:
     """Forgets the rows of `texts` for which the condition holds."""
     if connection.dialect.name == "sqlite":
         # the index keeps no text: what is to be forgotten must be told as it was
-        for position, said in connection.execute(select(texts.c.position, texts.c.folded).where(which)).all():
+        gone = connection.execute(select(texts.c.position, texts.c.folded).where(which)).all()
+        if gone:
             connection.execute(
                 text("INSERT INTO grams (grams, rowid, words) VALUES ('delete', :row, :words)"),
-                {"row": position, "words": _pairs(said)},
+                [{"row": position, "words": _pairs(said)} for position, said in gone],
             )
     connection.execute(delete(texts).where(which))
 

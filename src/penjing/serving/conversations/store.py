@@ -2,9 +2,8 @@
 
     store = Store.open("chats.db", serve=True)
     chat = store.create("mei", Settings(system="Be brief."))
-    question = store.ask("mei", chat.id, "What is a penjing?")
-    reply = store.replies.begin("mei", chat.id, question.id, "tiny-chat")     # running
-    store.replies.append({reply.id: "A landscape "})                          # safe from here on, piece by piece
+    question, reply = store.ask("mei", chat.id, "What is a penjing?")    # the reply is running, and empty
+    store.replies.append({reply.id: "A landscape "})                     # safe from here on, piece by piece
     store.replies.finish(reply.id, content="A landscape in a tray.")
     store.page("mei", query="landscape")
 
@@ -12,10 +11,10 @@ Each call is one transaction: it is stored as a whole or not at all. What belong
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import Connection, Select, and_, delete, func, insert, or_, select, update
 
@@ -26,11 +25,11 @@ from penjing.serving.conversations.presets import Presets
 from penjing.serving.conversations.records import (
     LONGEST_CONTENT,
     LONGEST_NOTE,
-    LONGEST_TITLE,
     Conversation,
     Message,
     Settings,
     checked_text,
+    checked_title,
     title_of,
 )
 from penjing.serving.conversations.rows import (
@@ -44,7 +43,7 @@ from penjing.serving.conversations.rows import (
     row_of,
 )
 from penjing.serving.conversations.schema import conversations, messages, summaries, texts
-from penjing.serving.conversations.stored_replies import StoredReplies
+from penjing.serving.conversations.stored_replies import StoredReplies, refuse_within
 from penjing.serving.conversations.tree import Tree
 
 MOST_LISTED = 200
@@ -102,9 +101,8 @@ class Store:
 
     def create(self, user: str, settings: Settings | None = None, title: str = "") -> Conversation:
         """A new, empty conversation. Without a title it takes one from its first message."""
-        checked_text(title, "the title", LONGEST_TITLE)
         now = time.time()
-        made = Conversation(new_id(), title, settings or Settings(), None, now, now)
+        made = Conversation(new_id(), checked_title(title), settings or Settings(), None, now, now)
         with self.database.writing() as connection:
             _insert(connection, user, made)
         return made
@@ -179,7 +177,7 @@ class Store:
         """
         new: dict[str, Any] = {}
         if title is not None:
-            new["title"] = checked_text(title, "the title", LONGEST_TITLE)
+            new["title"] = title = checked_title(title)
         if settings is not None:
             new["settings"] = settings.to_dict()
         with self.database.writing() as connection:
@@ -233,6 +231,14 @@ class Store:
                 _insert(connection, user, whole)
         return made
 
+    def all_of(self, user: str) -> list[Conversation]:
+        """All conversations of a user with all their messages, the oldest first."""
+        with self.database.reading() as connection:
+            mine = conversations.c.owner == user
+            asked = select(conversations).where(mine).order_by(conversations.c.created, conversations.c.id)
+            rows = connection.execute(asked).mappings().all()
+            return [conversation_of(row, messages_of(connection, row["id"])) for row in rows]
+
     # messages
 
     def ask(
@@ -242,18 +248,20 @@ class Store:
         content: str,
         parent: str | _Leaf | None = LEAF,
         *,
-        status: Literal["done", "blocked"] = "done",
-        notice: dict[str, Any] | None = None,
-    ) -> Message:
-        """Adds a message of the user; its branch is then the one shown.
+        notice: Mapping[str, Any] | None = None,
+    ) -> tuple[Message, Message]:
+        """Adds a message of the user and begins the reply to it; their branch is then the one shown.
 
         Args:
             user: whose conversation it is.
             id: the conversation.
             content: what the user says.
             parent: the message that it follows; None: it is a first one; by default the leaf.
-            status: "blocked" where the policy refused it.
-            notice: what the policy said.
+            notice: what the policy said, `{"action", "reasons", "help"}`; with the action "block" the reply is the
+                policy's, and over.
+
+        Returns:
+            The message, and the reply.
 
         Raises:
             NotFoundError: there is no such conversation or parent.
@@ -264,22 +272,31 @@ class Store:
             raise ConversationError("the message is empty")
         with self.database.writing() as connection:
             row = owned(connection, user, id, lock=True)
-            check_room(connection, id, 2)  # the reply comes too
+            check_room(connection, id, 1)
             after = row["leaf"] if isinstance(parent, _Leaf) else parent
             if after is not None and one_message(connection, id, after).status == "running":
                 raise ConflictError("the reply before it is still being written: wait for it, or stop it")
-            asked = Message(new_id(), id, after, "user", content, status=status, created=time.time(), notice=notice)
+            blocked = notice is not None and notice["action"] == "block"
+            asked = Message(
+                new_id(),
+                id,
+                after,
+                "user",
+                content,
+                "blocked" if blocked else "done",
+                created=time.time(),
+                notice=notice,
+            )
             connection.execute(insert(messages).values(**row_of(asked)))
-            search.add(connection, id, asked.id, content)
+            search.add(connection, id, {asked.id: content})
             title = row["title"] or title_of(content)
             if title != row["title"]:
                 _title(connection, id, title)
-            connection.execute(
-                update(conversations)
-                .where(conversations.c.id == id)
-                .values(leaf=asked.id, updated=asked.created, title=title)
-            )
-        return asked
+            connection.execute(update(conversations).where(conversations.c.id == id).values(title=title))
+            if blocked and notice is not None:
+                return asked, refuse_within(connection, asked, notice)
+            model = row["settings"]["model"]
+            return asked, self.replies.begin_within(connection, id, asked.id, model)
 
     def mark(self, user: str, id: str, message: str, **new: Any) -> Message:
         """Sets `feedback` (1, -1 or None), `note` or `pinned` of a message.
@@ -362,10 +379,10 @@ def _insert(connection: Connection, user: str, whole: Conversation) -> None:
         )
     )
     if whole.title:
-        search.add(connection, whole.id, None, whole.title)
-    for message in whole.messages:
-        connection.execute(insert(messages).values(**row_of(message)))
-        search.add(connection, whole.id, message.id, message.content)
+        search.add(connection, whole.id, {None: whole.title})
+    for part in in_parts(whole.messages):
+        connection.execute(insert(messages), [row_of(message) for message in part])
+        search.add(connection, whole.id, {message.id: message.content for message in part})
 
 
 def _renamed(whole: Conversation) -> Conversation:
@@ -387,4 +404,4 @@ def _renamed(whole: Conversation) -> Conversation:
 def _title(connection: Connection, id: str, title: str) -> None:
     search.remove(connection, and_(texts.c.conversation == id, texts.c.message.is_(None)))
     if title:
-        search.add(connection, id, None, title)
+        search.add(connection, id, {None: title})

@@ -42,16 +42,21 @@ class StoredReplies:
         self._database.renew()
         with self._database.writing() as connection:
             owned(connection, user, id, lock=True)
-            if one_message(connection, id, parent).role != "user":
-                raise ConversationError("only the user's messages are replied to")
-            check_room(connection, id, 1)
-            running = select(messages.c.id).where(messages.c.conversation == id, messages.c.status == "running")
-            if len(connection.execute(running).all()) >= MOST_RUNNING:
-                raise ConflictError(f"{MOST_RUNNING} replies are being written to this conversation: wait, or stop one")
-            reply = Message(new_id(), id, parent, "assistant", "", "running", model, created=time.time())
-            connection.execute(insert(messages).values(**row_of(reply) | {"server": self._database.server}))
-            changed = {"leaf": reply.id, "updated": reply.created}
-            connection.execute(update(conversations).where(conversations.c.id == id).values(**changed))
+            return self.begin_within(connection, id, parent, model)
+
+    def begin_within(self, connection: Connection, id: str, parent: str, model: str | None) -> Message:
+        """As `begin`, in a transaction that has locked the conversation."""
+        question = one_message(connection, id, parent)
+        if question.role != "user":
+            raise ConversationError("only the user's messages are replied to")
+        if question.status == "blocked":
+            raise ConflictError("this message was blocked; say it in another way")
+        check_room(connection, id, 1)
+        running = select(messages.c.id).where(messages.c.conversation == id, messages.c.status == "running")
+        if len(connection.execute(running).all()) >= MOST_RUNNING:
+            raise ConflictError(f"{MOST_RUNNING} replies are being written to this conversation: wait, or stop one")
+        reply = Message(new_id(), id, parent, "assistant", "", "running", model, created=time.time())
+        _put(connection, reply, self._database.server)
         return reply
 
     def append(self, said: Mapping[str, str]) -> set[str]:
@@ -120,7 +125,7 @@ class StoredReplies:
         """Ends the replies of processes that are no more; returns how many.
 
         Args:
-            also: replies of this process that it does not write any more, where their end could not be stored.
+            also: replies of this process that it does not write any more: their end could not be stored.
         """
         with self._database.reading() as connection:
             asked = select(messages.c.id, messages.c.server).where(messages.c.status == "running")
@@ -128,18 +133,12 @@ class StoredReplies:
         dead = {server for server in {server for _, server in running} if not self._database.alive(server)}
         ended = 0
         for id, server in running:
-            if server in dead or id in also:
+            if server in dead or (id in also and server == self._database.server):
+                why = "the server stopped" if server in dead else "its end could not be stored"
                 with self._database.writing() as connection:
-                    new = {"status": "interrupted", "server": None, "details": _why("the server stopped")}
+                    new = {"status": "interrupted", "server": None, "details": _why(why)}
                     ended += _end(connection, id, server, new) is not None
         return ended
-
-    def writer_is_gone(self, message: str) -> bool:
-        """Whether a running message's writer is another process that is no more."""
-        with self._database.reading() as connection:
-            asked = select(messages.c.server).where(messages.c.id == message, messages.c.status == "running")
-            server = connection.execute(asked).scalar()
-        return server is not None and not self._database.alive(server)
 
 
 def _end(connection: Connection, id: str, server: int | None, new: dict[str, Any]) -> Message | None:
@@ -160,8 +159,33 @@ def _end(connection: Connection, id: str, server: int | None, new: dict[str, Any
     connection.execute(update(messages).where(messages.c.id == id).values(**new | {"content": content}))
     connection.execute(delete(pieces).where(pieces.c.message == id))
     connection.execute(update(conversations).where(conversations.c.id == found).values(updated=time.time()))
-    search.add(connection, found, id, content)
+    search.add(connection, found, {id: content})
     return one_message(connection, found, id)
+
+
+def _put(connection: Connection, reply: Message, server: int | None) -> None:
+    """A new reply; its branch is then the one shown."""
+    connection.execute(insert(messages).values(**row_of(reply) | {"server": server}))
+    shown = {"leaf": reply.id, "updated": reply.created}
+    connection.execute(update(conversations).where(conversations.c.id == reply.conversation).values(**shown))
+
+
+def refuse_within(connection: Connection, question: Message, notice: Mapping[str, Any]) -> Message:
+    """A reply to a blocked message: what the policy says, in a transaction that has locked the conversation."""
+    said = notice.get("help") or ""
+    reply = Message(
+        new_id(),
+        question.conversation,
+        question.id,
+        "assistant",
+        said,
+        "blocked",
+        created=time.time(),
+        notice=notice,
+    )
+    _put(connection, reply, None)
+    search.add(connection, question.conversation, {reply.id: said})
+    return reply
 
 
 def _why(reason: str | None) -> dict[str, Any] | None:
