@@ -58,7 +58,7 @@ def serve(
     policy: Annotated[Path | None, typer.Option(help="What is filtered, as TOML; by default the built-in policy.")] = (
         None
     ),
-    moderation: Annotated[
+    moderator: Annotated[
         Path | None, typer.Option(help="A trained moderation model, for the filters and /v1/moderations.")
     ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
@@ -114,7 +114,7 @@ def serve(
         runs=runs,
         safety=safety,
         policy=policy,
-        moderation=moderation,
+        moderation=moderator,
         log_prompts=log_prompts,
     )
     logs.setup(log_level, prompts=log_prompts)

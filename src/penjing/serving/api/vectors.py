@@ -4,13 +4,14 @@ An encoder that was made for it (all-MiniLM-L6-v2, say) gives vectors that are n
 a model that writes text, a vector is the mean of what its head would read, which says less.
 
 Source: OpenAI API reference, "Embeddings", "Moderations".
-Departs from it: `dimensions` is not supported; the categories of moderations are those of the classifier that serves.
+Departs from it: `dimensions` is not supported. Categories that the classifier does not judge are there, for clients
+count on them, with the score 0 and no kind of input in `category_applied_input_types`.
 """
 
 import asyncio
 import base64
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
@@ -95,6 +96,12 @@ class ModerationResponse(BaseModel):
 
 MODERATION_MODEL = "moderation"
 
+OPENAIS = (
+    *("hate", "hate/threatening", "harassment", "harassment/threatening", "illicit", "illicit/violent", "self-harm"),
+    *("self-harm/intent", "self-harm/instructions", "sexual", "sexual/minors", "violence", "violence/graphic"),
+)
+"""The categories of OpenAI's API."""
+
 
 def router() -> APIRouter:
     """POST /v1/embeddings, POST /v1/moderations."""
@@ -124,7 +131,9 @@ def router() -> APIRouter:
         moderator = request.app.state.moderator
         if moderator is None:
             raise ApiError(
-                404, "this server has no moderation model (penjing serve --moderation FOLDER)", code="model_not_found"
+                404,
+                "this server has no moderation model; train one (penjing safety train), serve with --moderator FOLDER",
+                code="model_not_found",
             )
         if body.model is not None and body.model not in (MODERATION_MODEL, "omni-moderation-latest"):
             raise ApiError(
@@ -141,15 +150,22 @@ def router() -> APIRouter:
             results=[
                 ModerationResult(
                     flagged=each.flagged,
-                    categories={name: name in each.categories for name in each.scores},
-                    category_scores=dict(each.scores),
-                    category_applied_input_types={name: ["text"] for name in each.scores},
+                    categories={name: name in each.categories for name in _names(each.scores)},
+                    category_scores={name: each.scores.get(name, 0.0) for name in _names(each.scores)},
+                    category_applied_input_types={
+                        name: ["text"] if name in each.scores else [] for name in _names(each.scores)
+                    },
                 )
                 for each in judged
             ],
         )
 
     return routes
+
+
+def _names(judged: Iterable[str]) -> list[str]:
+    """OpenAI's categories, which clients count on, and any other that the classifier judges."""
+    return [*OPENAIS, *(name for name in judged if name not in OPENAIS)]
 
 
 def _inputs(given: Any) -> list[str | list[int]]:
