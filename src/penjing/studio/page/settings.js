@@ -67,10 +67,10 @@ function slider([name, range]) {
   const output = el("output", {}, value === undefined ? t("by-default") : String(value));
   const input = el("input", { type: "range", "aria-label": t(name), ...Object.fromEntries(Object.entries(range).map(([key, one]) => [key, String(one)])) });
   input.value = value ?? { temperature: 1, top_p: 1, top_k: 200, min_p: 0, repetition_penalty: 1 }[name];
-  const reset = el("button", { type: "button", class: "plain small", disabled: value === undefined }, t("by-default"));
+  const reset = el("button", { type: "button", class: "plain small", hidden: value === undefined }, t("reset-one"));
   input.addEventListener("input", () => {
     output.textContent = input.value;
-    reset.disabled = false;
+    reset.hidden = false;
     sample(name, Number(input.value));
   });
   reset.addEventListener("click", () => {
