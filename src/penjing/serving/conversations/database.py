@@ -200,8 +200,6 @@ class Database:
 
     def _make_private(self) -> None:
         """Conversations are for their owner: the file is made without rights for others."""
-        if self.url.database in (None, "", ":memory:"):
-            raise StorageError("conversations need a file; a database in memory would forget them")
         path = Path(str(self.url.database))
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -300,4 +298,6 @@ def _url(place: str | Path) -> URL:
         return url.set(drivername="postgresql+psycopg")
     if url.get_backend_name() != "sqlite":
         raise StorageError(f"conversations are kept in sqlite or postgresql, not in {url.get_backend_name()}")
+    if url.database in (None, "", ":memory:"):
+        raise StorageError("conversations need a file; a database in memory would forget them")
     return url
