@@ -21,7 +21,9 @@ def train(
     data: _Data,
     encoder: Annotated[Path | None, typer.Option(help="A sentence encoder's folder, such as all-MiniLM-L6-v2.")] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to; an interrupted run there goes on.")] = _OUT,
-    steps: Annotated[int | None, typer.Option(min=1, help="Training steps instead of the recipe's.")] = None,
+    change: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting of the recipe: training.steps=500.")
+    ] = None,
     json: _Json = False,
 ) -> None:
     """Train a classifier of eight categories of harm, in English and in Chinese, and measure it on texts kept apart.
@@ -41,7 +43,7 @@ def train(
     from penjing.stages import KINDS
 
     changes = [f"moderation.encoder={dumps(str(encoder))}"] if encoder else []
-    changes += [f"moderation.training.steps={steps}"] if steps else []
+    changes += [f"moderation.{setting}" for setting in change or ()]
     results = run_stages(Recipe.read("moderation", KINDS, changes), out, str(data), Console(stderr=json))
     if json:
         print(dumps(results["moderation"], ensure_ascii=False))

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from penjing.errors import DataError
-from penjing.files import write_json
+from penjing.files import atomic_file, write_json
 from penjing.recipe import Interrupted, Stage, Workshop
 from penjing.stages.progress import track
 from penjing.stages.settings import Training
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from penjing.serving.safety.samples import Sample
 
 _VECTORS = "vectors.safetensors"
+_CHUNK = 256
 _FRESH = 700_000_000
 """Items of the world from this seed on are everyday text: of no dialogue that a model was trained on."""
 
@@ -176,24 +177,24 @@ class ModerationStage(Stage):
 
         from penjing.training.tensor_files import read_tensors, write_tensors
 
+        empty = np.zeros((0, reader.width), np.float32)
         if reader.encoder is None:
             return {name: np.zeros((len(part), 0), np.float32) for name, part in splits.items()}
-        kept = workshop.folder / _VECTORS
+        kept, parts = workshop.folder / _VECTORS, {name: list[np.ndarray[Any, Any]]() for name in splits}
         if kept.is_file():
-            found = {name: tensor.numpy() for name, tensor in read_tensors(kept).items()}
-            if {name: len(part) for name, part in found.items()} == {name: len(part) for name, part in splits.items()}:
-                return found
-        found, done, total = {}, 0, sum(map(len, splits.values()))
+            parts = {name: [tensor.numpy()] for name, tensor in read_tensors(kept).items()}
+        total = sum(map(len, splits.values()))
         with track(workshop.output, "reading texts with the encoder") as report:
             for name, part in splits.items():
-                pieces = [np.zeros((0, reader.width), np.float32)]
-                for start in range(0, len(part), 256):
-                    pieces.append(reader.vectors([sample.text for sample in part[start : start + 256]]))
-                    done += len(pieces[-1])
-                    report(done, total)
-                found[name] = np.concatenate(pieces)
-        write_tensors(kept, {name: torch.from_numpy(part) for name, part in found.items()})
-        return found
+                done = sum(map(len, parts[name]))
+                for start in range(done, len(part), _CHUNK):  # each chunk is kept: an interrupted run goes on here
+                    texts = [sample.text for sample in part[start : start + _CHUNK]]
+                    parts[name].append(reader.vectors(texts))
+                    found = {name: np.concatenate([empty, *chunks]) for name, chunks in parts.items()}
+                    with atomic_file(kept) as temporary:
+                        write_tensors(temporary, {name: torch.from_numpy(rows) for name, rows in found.items()})
+                    report(sum(map(len, found.values())), total)
+        return {name: np.concatenate([empty, *chunks]) for name, chunks in parts.items()}
 
     def _measured(
         self,

@@ -91,7 +91,7 @@ _SIGNS = tuple(
         ),
         (
             "role",
-            0.5,
+            0.4,
             r"\byou are (?:now|no longer|going to be)\b|\bpretend (?:to be|that you|you)\b|\bfrom now on,? you\b",
         ),
         (
@@ -190,7 +190,8 @@ def decoded(text: str) -> Iterator[tuple[int, int, str]]:
                 raw = bytes(int(byte, 2) for byte in found["bits"].split())
             else:
                 whole = found["base"].rstrip("=")
-                raw = base64.b64decode(whole[: len(whole) // 4 * 4])
+                whole = whole[: -1 if len(whole) % 4 == 1 else None]  # no whole byte is in a single character more
+                raw = base64.b64decode(whole + "=" * (-len(whole) % 4))
         spelled = raw.decode("utf-8", "ignore")
         if _PROSE.search(spelled) and sum(c.isprintable() for c in spelled) > 0.9 * len(spelled):
             yield found.start(), found.end(), spelled

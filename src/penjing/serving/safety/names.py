@@ -24,11 +24,11 @@ _NOT_NAMES = re.compile(
     r"(?:There|All|Every(?:one|body)|Team|Sir|Madam|Guys|Folks?|Friends?|Again|Th(?:e|is|at|anks?)|It|If|Wh(?:at|ich|o|en"
     r"|ere|y)|How|Please|C(?:an|ould)|W(?:ould|ill|e)|Not?|And|But|Or|So|Just|Yes|You|They|S?He|I)\b"
 )
+_TITLE = r"(?:Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Sir|Madam|Professor|Doctor)\b\.?[ \t]"
 _ANNOUNCED = re.compile(
     r"(?:\b(?i:my name(?:'s| is)|(?:his|her|their) name is|name[ds]?:|i am called|signed by"
     r"|written by|directed by|starring|dear|hello|hi|hey|regards,|sincerely,|cheers,|best,|patient:|customer:"
-    r")[ \t\n]{1,3}"
-    rf"|\b(?:Mr|Mrs|Ms|Miss|Mx|Dr|Prof|Sir|Madam|Professor|Doctor)\b\.?[ \t])({_NAME})"
+    rf")[ \t\n]{{1,3}}(?:{_TITLE})?|\b{_TITLE})({_NAME})"
 )
 _CHINESE = re.compile(
     r"(?:姓名|联系人|收件人|收货人|户名|署名|患者|客户)[:：是为]?\s?([\u4e00-\u9fff·]{2,8}?)(?=[\s,，。；;、(（:：]|先生|女士|$)"
