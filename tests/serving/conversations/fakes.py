@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from fastapi import FastAPI
 
+from penjing.inference.sampling import DEFAULT, Sampling
 from penjing.serving.backend import Ask, BackendError, End, Piece, Text, ToolCall, ToolResult, UnknownModelError, Usage
 from penjing.serving.conversations import router
 from penjing.serving.conversations.html import Markdown
@@ -28,6 +29,7 @@ class Rules:
 
     name: str = "rules"
     context: int = 1000
+    defaults: Sampling = DEFAULT
     asked: list[Ask] = field(default_factory=list)
     closed: int = 0
 
@@ -78,7 +80,7 @@ class Rules:
         elif said == "forever":
             while True:
                 yield Text("more ")
-                await asyncio.sleep(0)
+                await asyncio.sleep(0.001)  # a model takes its time
         elif said == "tool":
             yield ToolCall("call-1", "clock", {"zone": "东"})
             yield ToolResult("call-1", "clock", "12:00")
@@ -142,14 +144,17 @@ class Decision:
     text: str
     reasons: tuple = ()
     help: str | None = None
+    message: str = ""
 
 
 class WordPolicy:
     """Blocks a text with BAD in it, takes SECRET out, warns of ODD; replies are checked word by word."""
 
+    moderator = None
+
     def check(self, text: str, where: str, *, user: str = "", context: str = "") -> Decision:
         if "BAD" in text:
-            return Decision("block", text, ("a bad word",), "Talk to someone.")
+            return Decision("block", "", ("a bad word",), None, "Say it kindly.")
         if "SECRET" in text:
             return Decision("redact", text.replace("SECRET", "[gone]"), ("a secret",))
         return Decision("warn", text, ("odd",)) if "ODD" in text else Decision("allow", text)

@@ -178,7 +178,12 @@ def test_a_blocked_word_is_never_shown_and_ends_the_reply(store):
     events, path = run(scene, store, WordPolicy())
     assert path[-1].status == "blocked"
     assert path[-1].content == texts(events) == "You said: fine so far "
-    assert path[-1].notice == {"action": "block", "reasons": ["a bad word"], "help": "Talk to someone."}
+    assert path[-1].notice == {
+        "action": "block",
+        "reasons": ["a bad word"],
+        "help": None,
+        "message": "Say it kindly.",
+    }
     assert [event.data["action"] for event in events if event.name == "blocked"] == ["block"]
     assert not any("BAD" in str(event.data) for event in events)
 

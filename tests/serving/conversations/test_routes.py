@@ -135,7 +135,7 @@ def test_the_policy_answers_a_blocked_message_and_the_model_never_sees_it(store)
         told = say(client, id, "BAD thing")
         assert [name for name, _ in told] == ["message", "message", "blocked", "done"]
         assert (told[0][1]["status"], told[-1][1]["status"]) == ("blocked", "blocked")
-        assert told[-1][1]["content"] == "Talk to someone."
+        assert told[-1][1]["content"] == "Say it kindly."
         refused = client.post(f"{API}/{id}/messages/{told[0][1]['id']}/regenerate")
         assert refused.status_code == 409
         told = say(client, id, "my SECRET, and an ODD")
@@ -143,6 +143,14 @@ def test_the_policy_answers_a_blocked_message_and_the_model_never_sees_it(store)
         model = app.state.backends.backend
         assert [[message["content"] for message in ask.messages] for ask in model.asked] == [["my [gone], and an ODD"]]
         assert "SECRET" not in json.dumps(client.get(f"{API}/{id}").json())
+        # a system prompt and a file are the user's words, too
+        refused = client.post(API, json={"system": "Be BAD."})
+        assert (refused.status_code, "Say it kindly" in refused.text) == (400, True)
+        assert client.patch(f"{API}/{id}", json={"settings": {"system": "Be BAD."}}).status_code == 400
+        file = {"messages": [{"role": "user", "content": "BAD"}, {"role": "user", "content": "a SECRET"}]}
+        (made,) = client.post(f"{API}/import", json=file).json()["conversations"]
+        taken = client.get(f"{API}/{made['id']}").json()["messages"]
+        assert [(one["content"], one["status"]) for one in taken] == [("BAD", "blocked"), ("a [gone]", "done")]
 
 
 def test_presets_begin_conversations(client):

@@ -101,14 +101,6 @@ class FaultBody(BaseModel):
     error: Fault
 
 
-class Notice(BaseModel):
-    """What the safety policy said."""
-
-    action: Literal["warn", "redact", "block"]
-    reasons: list[str]
-    help: str | None
-
-
 class MessageRecord(BaseModel):
     """A message."""
 

@@ -175,9 +175,10 @@ def _is_call(value: Mapping[str, Any]) -> bool:
 def _is_notice(value: Any) -> bool:
     return (
         isinstance(value, dict)
-        and set(value) == {"action", "reasons", "help"}
+        and set(value) == {"action", "reasons", "help", "message"}
         and value["action"] in ("warn", "redact", "block")
         and isinstance(value["reasons"], list)
         and all(isinstance(reason, str) for reason in value["reasons"])
         and isinstance(value["help"], str | None)
+        and isinstance(value["message"], str)
     )

@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from penjing.serving.conversations import preferences, transfer
 from penjing.serving.conversations.errors import TooLargeError
 from penjing.serving.conversations.parts import Here, User
+from penjing.serving.conversations.policy import checked_whole
 from penjing.serving.conversations.records import Conversation
 
 Form = Annotated[transfer.Format, Query(alias="format")]
@@ -47,7 +48,8 @@ async def take_in(
             raise TooLargeError(f"the file is larger than {transfer.LONGEST_FILE:,} bytes")
 
     def stored() -> list[Conversation]:
-        return parts.store.add_all(user, transfer.read(bytes(data), form))
+        found = transfer.read(bytes(data), form)
+        return parts.store.add_all(user, [checked_whole(parts.policy, one, user) for one in found])
 
     made = await asyncio.to_thread(stored)
     return JSONResponse({"conversations": [{"id": one.id, "title": one.title} for one in made]}, 201)

@@ -49,7 +49,7 @@ class Parts:
         self.backends: Backends = state.backends
         self.policy: Policy | None = getattr(state, "policy", None)
         self.html = Html(getattr(state, "markdown", None) or Markdown.of_the_page())
-        self.replies = Replies(self.store, self.html, getattr(state, "metrics", None))
+        self.replies = Replies(self.store, self.html)
 
     def record(self, message: Message) -> dict[str, Any]:
         """A message as the page gets it; one that is being written here, as it is now."""

@@ -85,9 +85,9 @@ class Settings:
             "context": self.context,
         }
 
-    def how(self) -> Sampling:
-        """As the engine takes it."""
-        return Sampling.of(**self.sampling)
+    def how(self, defaults: Sampling) -> Sampling:
+        """As the engine takes it; what is left open is as the model prefers."""
+        return Sampling.of(defaults, **self.sampling)
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Message:
     turn: tuple[Mapping[str, Any], ...] = ()
     """The reply as the model's messages, where tools were called in it."""
     notice: Mapping[str, Any] | None = None
-    """What the policy said: `{"action", "reasons", "help"}`."""
+    """What the policy said: `{"action", "reasons", "help", "message"}`."""
     error: str | None = None
     """Why the reply broke off."""
 

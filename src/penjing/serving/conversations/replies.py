@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from penjing.errors import PenjingError
 from penjing.serving.backend import Ask, Backend, Backends, End, Text, ToolCall, ToolResult, Usage
@@ -26,9 +26,6 @@ from penjing.serving.conversations.policy import Filter, Policy, notice_of, unfi
 from penjing.serving.conversations.records import LONGEST_CONTENT, Conversation, Message, Status, storable
 from penjing.serving.conversations.run import Run
 from penjing.serving.conversations.store import Store
-
-if TYPE_CHECKING:
-    from penjing.serving.metrics import Metrics
 
 T = TypeVar("T")
 _LOG = logging.getLogger("penjing.serving.conversations")
@@ -78,14 +75,12 @@ class Replies:
     Args:
         store: where they are kept.
         html: draws them.
-        metrics: is told of their tokens and times.
         patience: seconds to wait for a locked database while a reply is written.
     """
 
-    def __init__(self, store: Store, html: Html, metrics: "Metrics | None" = None, patience: float = _PATIENCE):
+    def __init__(self, store: Store, html: Html, patience: float = _PATIENCE):
         self._store = store
         self._html = html
-        self._metrics = metrics
         self._patience = patience
         self._runs: dict[str, Run] = {}
         self._models: dict[str, asyncio.Task[None]] = {}
@@ -213,15 +208,20 @@ class Replies:
         for message, summary in new.items():
             await asyncio.to_thread(self._store.summarize, run.user, conversation.id, message, summary, backend.name)
         passed = policy.stream(user=run.user) if policy is not None else unfiltered()
-        await self._listen(run, answer, backend, Ask(plan.messages, settings.how()), passed)
+        slow = policy is not None and policy.moderator is not None
+        await self._listen(run, answer, backend, Ask(plan.messages, settings.how(backend.defaults)), passed, slow)
 
-    async def _listen(self, run: Run, answer: "_Answer", backend: Backend, ask: Ask, passed: Filter) -> None:
+    async def _listen(
+        self, run: Run, answer: "_Answer", backend: Backend, ask: Ask, passed: Filter, slow: bool
+    ) -> None:
         async with aclosing(backend.answer(ask)) as pieces:
             async for piece in pieces:
                 match piece:
                     case Text(text):
                         answer.first = answer.first or time.monotonic()
-                        self._hear(run, answer, passed.push(text))
+                        # a classifier takes its time, and all replies share this thread
+                        heard = await asyncio.to_thread(_all, passed, text) if slow else passed.push(text)
+                        self._hear(run, answer, heard)
                     case ToolCall():
                         call = {
                             "id": piece.id,
@@ -236,7 +236,7 @@ class Replies:
                         answer.reason, answer.usage, answer.messages = reason, usage, messages
                 if answer.blocked or answer.too_long:
                     return
-        self._hear(run, answer, passed.flush())
+        self._hear(run, answer, await asyncio.to_thread(_all, passed, None))
 
     def _hear(self, run: Run, answer: "_Answer", heard: Any) -> None:
         """Takes what the policy let out, or what it said."""
@@ -280,16 +280,6 @@ class Replies:
         if reply is None:  # it was deleted, or ended by another process
             reply = await self._as_it_is(run)
         await self._in_thread(self._html.of, reply.content)
-        if self._metrics is not None and answer.model is not None and answer.usage is not None:
-            spent = answer.usage
-            self._metrics.tokens(
-                answer.model,
-                prompt=spent.prompt_tokens,
-                completion=spent.completion_tokens,
-                cached=spent.cached_tokens,
-            )
-            if answer.first is not None:
-                self._metrics.first_token(answer.model, answer.first - run.started)
         run.end(reply, fault)
 
     async def _as_it_is(self, run: Run) -> Message:
@@ -350,6 +340,11 @@ class Replies:
 
     async def _in_thread(self, work: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+
+
+def _all(passed: Filter, text: str | None) -> list[Any]:
+    """What a filter lets out of a piece, or with None at the end."""
+    return list(passed.flush() if text is None else passed.push(text))
 
 
 def _clean(value: Any) -> Any:

@@ -12,7 +12,7 @@ from penjing.serving.conversations.context import plan
 from penjing.serving.conversations.errors import ConflictError, NotFoundError, StorageError
 from penjing.serving.conversations.events import Event, stream
 from penjing.serving.conversations.parts import Here, Parts, User
-from penjing.serving.conversations.policy import notice_of
+from penjing.serving.conversations.policy import checked, checked_settings
 from penjing.serving.conversations.presets import Preset
 from penjing.serving.conversations.records import Conversation, Message, Settings
 from penjing.serving.conversations.store import LEAF, MOST_LISTED
@@ -40,7 +40,8 @@ async def create(parts: Here, user: User, body: bodies.NewConversation) -> Respo
     if preset is not None:
         found = await asyncio.to_thread(parts.store.presets.get, user, preset)
         given = {"system": found.system, "sampling": dict(found.sampling)} | given
-    made = await asyncio.to_thread(parts.store.create, user, Settings.of(given), title)
+    settings = await asyncio.to_thread(checked_settings, parts.policy, Settings.of(given), user)
+    made = await asyncio.to_thread(parts.store.create, user, settings, title)
     return JSONResponse(parts.whole(made), 201)
 
 
@@ -54,7 +55,8 @@ async def change(parts: Here, user: User, id: str, body: bodies.ConversationChan
     given, settings = bodies.given(body), None
     if given.get("settings") is not None:
         now = (await asyncio.to_thread(parts.store.get, user, id)).settings
-        settings = Settings.of(now.to_dict() | given["settings"])
+        new = Settings.of(now.to_dict() | given["settings"])
+        settings = await asyncio.to_thread(checked_settings, parts.policy, new, user)
     title, leaf = given.get("title"), given.get("leaf")
     changed = await asyncio.to_thread(parts.store.change, user, id, title=title, leaf=leaf, settings=settings)
     return await _whole(parts, changed)
@@ -88,11 +90,7 @@ async def budget(parts: Here, user: User, id: str, leaf: str | None = None) -> R
 
 async def say(parts: Here, user: User, id: str, body: bodies.NewMessage) -> StreamingResponse:
     """Adds a message of the user, and streams the reply. Given the parent of another message, it makes a branch."""
-    content, notice = body.content, None
-    if parts.policy is not None:
-        decision = await asyncio.to_thread(parts.policy.check, content, "input", user=user)
-        notice = notice_of(decision)
-        content = decision.text if decision.action == "redact" else content
+    content, notice = await asyncio.to_thread(checked, parts.policy, body.content, user)
     parent = body.parent if "parent" in body.model_fields_set else LEAF
     asked: list[Message] = []
 

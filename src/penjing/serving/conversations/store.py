@@ -257,8 +257,8 @@ class Store:
             id: the conversation.
             content: what the user says.
             parent: the message that it follows; None: it is a first one; by default the leaf.
-            notice: what the policy said, `{"action", "reasons", "help"}`; with the action "block" the reply is the
-                policy's, and over.
+            notice: what the policy said, `{"action", "reasons", "help", "message"}`; with the action "block" the reply
+                is the policy's, and over.
 
         Returns:
             The message, and the reply.

@@ -172,7 +172,7 @@ def _put(connection: Connection, reply: Message, server: int | None) -> None:
 
 def refuse_within(connection: Connection, question: Message, notice: Mapping[str, Any]) -> Message:
     """A reply to a blocked message: what the policy says, in a transaction that has locked the conversation."""
-    said = notice.get("help") or ""
+    said = notice["message"] or notice["help"] or ""
     reply = Message(
         new_id(),
         question.conversation,
