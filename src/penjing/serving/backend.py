@@ -38,6 +38,7 @@ __all__ = [
     "JsonShape",
     "Named",
     "Piece",
+    "ShapeError",
     "Text",
     "TextBackend",
     "TooLongError",
@@ -60,6 +61,10 @@ class BackendError(PenjingError):
 
 class TooLongError(GenerationError):
     """The question does not fit into the model's context, or leaves no room for an answer."""
+
+
+class ShapeError(GenerationError):
+    """What the answer must be (a JSON Schema, calls of tools) cannot be enforced."""
 
 
 @dataclass(frozen=True)

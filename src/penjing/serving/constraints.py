@@ -22,7 +22,7 @@ from penjing.errors import GenerationError
 from penjing.inference.chat_model import Tool
 from penjing.inference.constrained import GrammarConstraint, Vocabulary, compile_schema
 from penjing.inference.constrained.calls import compile_calls
-from penjing.serving.backend import Ask, Named
+from penjing.serving.backend import Ask, Named, ShapeError
 
 _KEPT = 32
 
@@ -43,7 +43,7 @@ class Constraints:
             first: whether it is the answer's first turn: a call that must be made is made there.
 
         Raises:
-            GenerationError: a schema is malformed, not supported, or allows nothing.
+            ShapeError: a schema is malformed, not supported, or allows nothing.
         """
         tools = () if ask.tool_choice == "none" else tuple(ask.tools)
         must = first and (ask.tool_choice == "required" or isinstance(ask.tool_choice, Named))
@@ -88,5 +88,5 @@ class Constraints:
                 while len(self._kept) > _KEPT:
                     self._kept.popitem(last=False)
         if isinstance(known, GenerationError):
-            raise GenerationError(str(known))
+            raise ShapeError(str(known))
         return known

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from penjing.errors import GenerationError, PenjingError
-from penjing.serving.backend import BackendError, TooLongError, UnknownModelError
+from penjing.serving.backend import BackendError, ShapeError, TooLongError, UnknownModelError
 
 _INVALID, _SERVER = "invalid_request_error", "server_error"
 _LONGEST = 400
@@ -125,8 +125,11 @@ def api_error(error: PenjingError, param: str | None = None) -> ApiError:
         return ApiError(404, str(error), param="model", code="model_not_found")
     if isinstance(error, TooLongError):
         return bad(str(error), param, "context_length_exceeded")
+    if isinstance(error, ShapeError):
+        by_tool = str(error).startswith("the tool")
+        return bad(str(error), "tools" if by_tool else "text.format" if param == "input" else "response_format")
     if isinstance(error, GenerationError):
-        return bad(str(error), param)
+        return bad(str(error), "logit_bias" if str(error).startswith("logit_bias") else param)
     if isinstance(error, BackendError):
         return ApiError(503, str(error), code="model_unavailable", type=_SERVER)
     return bad(str(error), param)
@@ -166,7 +169,12 @@ def of_validation(path: str, faults: Sequence[Mapping[str, Any]], body: object) 
 
     Where a value may be of several kinds, each kind has its own complaint; the deepest is of the one that was meant.
     """
-    fault = max(faults, key=lambda fault: (len(_place(fault, body)), fault["type"] != "extra_forbidden"))
+
+    def weight(fault: Mapping[str, Any]) -> tuple[int, bool, bool]:
+        place = _place(fault, body)
+        return len(place), place[-1:] in (["type"], ["role"]), fault["type"] != "extra_forbidden"
+
+    fault = max(faults, key=weight)
     place = _place(fault, body)
     param = _written(place) or None
     if fault["type"] == "json_invalid":
