@@ -53,7 +53,7 @@ class Rules:
                 yield Text(piece)
                 written += 1
                 await asyncio.sleep(0.002 if not asked.startswith("long") else 0)
-        except GeneratorExit:
+        except (GeneratorExit, asyncio.CancelledError):
             self.stopped += 1
             raise
         yield End("stop", Usage(self.count(ask.messages), written, 3), ())

@@ -152,3 +152,11 @@ def test_a_layer_without_attention_is_named(tokenizer):
         attention(model, reading, 4, 1)
     assert isinstance(model.blocks[0].mixer, Attention)
     assert isinstance(model.blocks[0], Block)
+
+
+def test_a_token_that_is_a_piece_of_a_character_is_shown_by_its_bytes(model, tokenizer):
+    seen = look(model, tokenizer, read(model, tokenizer, MESSAGES), top=tokenizer.vocab_size)
+    written = {other.id: other.text for other in seen[0].top}
+    assert written[tokenizer.encode("盆")[0]] == "\\xe7\\x9b"
+    assert written[tokenizer.encode("the")[0]] == "the"
+    assert not any("\ufffd" in text for text in written.values())

@@ -276,5 +276,8 @@ def _texts(tokenizer: "Tokenizer", ids: list[int]) -> list[str]:
 
 
 def _written(tokenizer: "Tokenizer", id: int) -> str:
-    """A token by itself; a piece of a character is shown as U+FFFD."""
-    return tokenizer.decode([id], at_start=False)
+    """A token by itself; a piece of a character as its bytes, in hexadecimal."""
+    text = tokenizer.decode([id], at_start=False)
+    if "\ufffd" not in text:
+        return text
+    return "".join(f"\\x{byte:02x}" for byte in tokenizer.token_bytes(id))

@@ -88,6 +88,23 @@ export class Chart {
     const first = Math.min(...all.map(([step]) => step), last - 1);
     this.x = (step) => LEFT + ((step - first) / (last - first)) * (wide - LEFT - RIGHT);
     const y = (value) => TOP + (1 - (scale(value) - low) / (high_ - low)) * (high - TOP - BOTTOM);
+    const { x } = this;
+    const stroke = (points, colour, width, alpha) => {
+      pen.strokeStyle = pen.fillStyle = colour;
+      pen.globalAlpha = alpha;
+      pen.lineWidth = width;
+      pen.lineJoin = "round";
+      pen.beginPath();
+      points.forEach(([step, value], place) => (place ? pen.lineTo(x(step), y(value)) : pen.moveTo(x(step), y(value))));
+      pen.stroke();
+      if (points.length < 30)
+        for (const [step, value] of points) {
+          pen.beginPath();
+          pen.arc(x(step), y(value), 2.2, 0, 7);
+          pen.fill();
+        }
+      pen.globalAlpha = 1;
+    };
     pen.font = `11px ${ink("--sans")}`;
     pen.fillStyle = ink("--soft");
     pen.strokeStyle = ink("--line");
@@ -122,24 +139,6 @@ export class Chart {
       pen.stroke();
     }
     pen.restore();
-
-    const { x } = this;
-    function stroke(points, colour, width, alpha) {
-      pen.strokeStyle = pen.fillStyle = colour;
-      pen.globalAlpha = alpha;
-      pen.lineWidth = width;
-      pen.lineJoin = "round";
-      pen.beginPath();
-      points.forEach(([step, value], place) => (place ? pen.lineTo(x(step), y(value)) : pen.moveTo(x(step), y(value))));
-      pen.stroke();
-      if (points.length < 30)
-        for (const [step, value] of points) {
-          pen.beginPath();
-          pen.arc(x(step), y(value), 2.2, 0, 7);
-          pen.fill();
-        }
-      pen.globalAlpha = 1;
-    }
   }
 
   hover(offset) {

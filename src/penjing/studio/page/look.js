@@ -67,6 +67,8 @@ function begin() {
   view.shown.body.replaceWith(view.field);
   panel();
   colour();
+  view.field.scrollIntoView({ block: "nearest" });
+  view.field.focus({ preventScroll: true });
 }
 
 function panel() {
