@@ -8,6 +8,7 @@ import typer
 from penjing.commands import (
     bench,
     chat,
+    conversations,
     convert,
     data,
     doctor,
@@ -19,6 +20,7 @@ from penjing.commands import (
     run,
     safety,
     scaling,
+    serve,
     tokenizer,
 )
 from penjing.errors import PenjingError
@@ -44,7 +46,9 @@ app.command("export")(export.export)
 app.add_typer(bench.app, name="bench")
 app.add_typer(scaling.app, name="scaling")
 app.add_typer(safety.app, name="safety")
+app.command("serve")(serve.serve)
 app.add_typer(keys.app, name="keys")
+app.add_typer(conversations.app, name="conversations")
 app.command("doctor")(doctor.doctor)
 
 

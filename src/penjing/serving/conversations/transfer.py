@@ -93,5 +93,20 @@ def file_name(whole: Conversation, form: Format) -> str:
     return name + ENDINGS[form]
 
 
+def form_of(name: str) -> Format:
+    """The form that a file's name asks for.
+
+    Raises:
+        ConversationError: it asks for none.
+
+    >>> form_of("chats.sharegpt.json"), form_of("chats.json")
+    ('sharegpt', 'json')
+    """
+    for form in sorted(FORMATS, key=lambda form: -len(ENDINGS[form])):
+        if name.endswith(ENDINGS[form]):
+            return form
+    raise ConversationError(f"{name} ends with none of {', '.join(ENDINGS.values())}, which tell what to write")
+
+
 def _dump(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, indent=1) + "\n"
