@@ -2,10 +2,11 @@
 
     python benchmarks/safety.py --data ../shared/data --moderator runs/moderation/moderation/model
 
-Four tables: personal data by kind, on the half of presidio's templates that no rule was written by; instructions in
-text that a tool brings, on the half of CyberSecEval's cases that was kept apart, beside harmless documents; harmless
-messages that the whole default policy stops, everyday ones and ones that only sound dangerous; harmless replies, and
-how many of them are cut off in the middle of a stream. Shares have Wilson's 95 % intervals.
+Five tables: personal data by kind, on the half of presidio's templates that no rule was written by; instructions in
+text that a tool brings, on the half of CyberSecEval's cases that was kept apart, beside harmless documents; messages
+about self-harm; harmless messages that the whole default policy stops, everyday ones and ones that only sound
+dangerous; harmless replies, and how many of them are cut off in the middle of a stream. Shares have Wilson's 95 %
+intervals.
 """
 
 import argparse
@@ -20,6 +21,8 @@ from penjing.serving.safety.moderator import Moderator
 from penjing.serving.safety.personal import KINDS, find_personal
 from penjing.serving.safety.pii_measure import IDENTIFIERS, NAMES, half, measure, read_presidio
 from penjing.serving.safety.policy import Policy
+from penjing.serving.safety.samples import read_samples
+from penjing.serving.safety.self_harm import find_self_harm
 
 SOUNDS_DANGEROUS = {
     "en": (
@@ -181,6 +184,15 @@ def injection(data: Path) -> None:
         print(f"  harmless: {name:18} {part(texts, lambda text: suspicion(text).score >= 0.5)}")
 
 
+def self_harm(data: Path) -> None:
+    """How many of the texts that people judged to be about self-harm the rules would answer with help."""
+    judged = [sample for sample in read_samples(data / "safety") if "self-harm" in sample.labels]
+    print("messages answered with help by the rules alone (OpenAI's set: any text about self-harm, one's own or not)")
+    for name, holds in (("about self-harm", True), ("not", False)):
+        texts = [sample.text for sample in judged if sample.labels["self-harm"] is holds]
+        print(f"  {name:28} {part(texts, lambda text: any(find_self_harm(text)))}")
+
+
 def refusals(data: Path, policy: Policy) -> None:
     """The third and the fourth table."""
     print("harmless messages that the policy stops")
@@ -212,6 +224,7 @@ def main() -> None:
     args = parser.parse_args()
     personal(args.data)
     injection(args.data)
+    self_harm(args.data)
     refusals(args.data, Policy.read(moderator=Moderator.load(args.moderator) if args.moderator else None))
 
 

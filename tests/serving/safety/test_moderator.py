@@ -98,6 +98,20 @@ def test_the_classifier_is_the_sum_that_its_module_says():
     assert collate_bags([])[0].numel() == 0
 
 
+def test_harmful_is_what_both_opinions_say():
+    """By hand from the categories' probabilities: the mean of two logits, 1e-5 for float32."""
+    torch.manual_seed(5)
+    model = Classifier.Config(8).build()
+    torch.nn.init.normal_(model.bias, std=2)
+    (found,) = probabilities(
+        model, [read(Sample("", NONE), (np.zeros(0, np.int64), np.zeros(0, np.float32)), np.zeros(0))]
+    )
+    some = 1 - math.prod(1 - p for p in model.bias[:-1].sigmoid().tolist())
+    mean = (math.log(some / (1 - some)) + float(model.bias[-1].detach())) / 2
+    assert float(found[-1]) == pytest.approx(1 / (1 + math.exp(-mean)), abs=1e-5)
+    torch.testing.assert_close(found[:-1], model.bias[:-1].detach().sigmoid())
+
+
 def test_the_loss_counts_what_is_known_and_nothing_else():
     """By hand: of one text two things are known, of the other that one of two categories holds."""
     torch.manual_seed(1)
