@@ -96,7 +96,7 @@ def chromium():
         browser.close()
 
 
-def until(page, expression: str, arg=None, seconds: float = 20) -> None:
+def until(page, expression: str, arg=None, seconds: float = 60) -> None:
     """Waits until it is true on the page. (Playwright's own wait evaluates text there, which our policy forbids.)"""
     end = time.monotonic() + seconds
     while not page.evaluate(expression, arg):
@@ -123,7 +123,7 @@ class Visit:
         self.problems: list[str] = []
         self.elsewhere: list[str] = []
         self.page = self.context.new_page()
-        self.page.set_default_timeout(20_000)
+        self.page.set_default_timeout(60_000)
         self.page.on("console", lambda message: self._said(message))
         self.page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
         self.context.on("request", lambda request: self._asked(request.url))

@@ -73,6 +73,17 @@ def test_what_markdown_looks_like(text, html):
     assert render(text) == html
 
 
+def test_lines_of_a_page_flow_together_and_those_of_a_chat_do_not():
+    assert render("a\nb", breaks=False) == "<p>a\nb</p>"
+    assert render("a\nb") == "<p>a<br>\nb</p>"
+
+
+@pytest.mark.parametrize("address", ["/api/session", "x.html", "//elsewhere.example/x", "?x", "#x"])
+def test_a_link_that_does_not_say_where_it_leads_is_none(address):
+    """Such a link would lead to this server, with its reader's session."""
+    assert "href" not in render(f"[a]({address}) ![b]({address})")
+
+
 def test_code_is_coloured_by_its_language():
     html = render("```python\nreturn 1\n```")
     assert '<span class="k">return</span>' in html

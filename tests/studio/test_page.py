@@ -235,6 +235,36 @@ def test_the_view_follows_a_growing_reply_until_the_reader_moves_away(visit):
     page.locator("#send").wait_for()
 
 
+def test_a_reply_is_found_again_after_a_reload_and_goes_on(visit):
+    v = visit()
+    page = v.open()
+    use(v, "rules")
+    v.ask("endless", wait=False)
+    until(page, "document.querySelectorAll('.message:last-child .block').length > 3")
+    page.reload()
+    until(page, "document.querySelectorAll('.message:last-child .block').length > 8")
+    shown = page.locator(".message:last-child .prose").inner_text()
+    numbers = [int(number) for number in re.findall(r"(\d+) and on", shown)]
+    assert numbers == list(range(len(numbers)))  # nothing is missing, nothing comes twice
+    page.locator("#stop").click()
+    page.locator("#send").wait_for()
+
+
+def test_what_the_server_does_not_take_is_given_back(visit):
+    """A message that is too long for the server stays in the field, and the page says why."""
+    v = visit()
+    page = v.open()
+    use(v, "rules")
+    v.ask("hello")
+    page.locator("#question").fill("x" * 300_000)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#toast:not([hidden])")
+    until(page, "document.getElementById('question').value.length === 300000")
+    assert page.locator(".message").count() == 2
+    assert [problem for problem in v.problems if "status of 4" in problem]
+    v.problems.clear()
+
+
 def test_a_look_inside_shows_what_the_model_computes(visit, served, screens):
     """Oracle: softmax of the served model, of the conversation as its template writes it; 1e-5."""
     v = visit()
@@ -398,7 +428,7 @@ def test_a_200_kb_reply_stays_fluid(visit, screens):
     use(v, "rules")
     v.ask("hello")
     page.evaluate(FRAMES)
-    page.set_default_timeout(240_000)
+    page.set_default_timeout(600_000)
     v.ask("long 200000")
     seen = page.evaluate("(() => { seen.over = true; return seen })()")
     frames = seen["frames"]

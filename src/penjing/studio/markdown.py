@@ -22,6 +22,7 @@ Sources: CommonMark 0.31 (https://spec.commonmark.org, appendix "A parsing strat
 LaTeX between `$`, `$$`, `\(` `\)` and `\[` `\]` becomes MathML, which browsers draw by themselves.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -66,6 +67,14 @@ _MATH_ATTRIBUTES = _words(
 _TEXT = _words(
     "p h3 h4 h5 h6 br hr strong em s del code pre blockquote ul ol li table thead tbody tr th td a span div sup sub"
 )
+
+
+def _kept(element: str, attribute: str, value: str) -> str | None:
+    """An attribute's value, if it may stay: a link must say where it leads, and not to this server."""
+    return value if attribute != "href" or _ADDRESS.match(value) else None
+
+
+_ADDRESS = re.compile(r"https?://|mailto:", re.IGNORECASE)
 _CLEANER = nh3.Cleaner(
     tags={*_TEXT, *_MATH},
     attributes={
@@ -82,6 +91,7 @@ _CLEANER = nh3.Cleaner(
         "div": {"table", "formula"},
     },
     url_schemes={"http", "https", "mailto"},
+    attribute_filter=_kept,
     link_rel="noopener noreferrer nofollow",
     set_tag_attribute_values={"a": {"target": "_blank"}},
 )
@@ -97,15 +107,14 @@ class Block:
     """What it looks like now; "" where it has become part of the block before it."""
 
 
-def render(text: str) -> str:
-    """A whole text as safe HTML."""
-    return "\n".join(blocks(text))
+def render(text: str, *, breaks: bool = True) -> str:
+    """A whole text as safe HTML; `breaks` says whether lines end where the text's do, as in a chat."""
+    return "\n".join(html for _, html in _blocks(_normal(text), breaks))
 
 
 def blocks(text: str) -> list[str]:
     """A whole text as safe HTML, a string for each of its top-level blocks."""
-    text = _normal(text)
-    return [html for _, html in _blocks(text)]
+    return [html for _, html in _blocks(_normal(text))]
 
 
 class Growing:
@@ -177,11 +186,13 @@ def _line_offset(text: str, line: int) -> int:
     return offset
 
 
-def _groups(text: str, environment: dict[str, Any] | None = None) -> Iterator[tuple[int, list[Token]]]:
+def _groups(
+    text: str, environment: dict[str, Any] | None = None, breaks: bool = True
+) -> Iterator[tuple[int, list[Token]]]:
     """Each top-level block: the line that it begins at, and its tokens."""
     group: list[Token] = []
     depth = 0
-    for token in _reader().parse(text, {} if environment is None else environment):
+    for token in _reader(breaks).parse(text, {} if environment is None else environment):
         group.append(token)
         depth += token.nesting
         if depth == 0:
@@ -189,15 +200,15 @@ def _groups(text: str, environment: dict[str, Any] | None = None) -> Iterator[tu
             group = []
 
 
-def _blocks(text: str) -> Iterator[tuple[int, str]]:
-    reader, environment = _reader(), dict[str, Any]()
-    for start, group in _groups(text, environment):
+def _blocks(text: str, breaks: bool = True) -> Iterator[tuple[int, str]]:
+    reader, environment = _reader(breaks), dict[str, Any]()
+    for start, group in _groups(text, environment, breaks):
         yield start, _CLEANER.clean(reader.renderer.render(group, reader.options, environment)).strip()
 
 
 @cache
-def _reader() -> MarkdownIt:
-    reader = MarkdownIt("commonmark", {"html": False, "breaks": True, "maxNesting": 20})
+def _reader(breaks: bool) -> MarkdownIt:
+    reader = MarkdownIt("commonmark", {"html": False, "breaks": breaks, "maxNesting": 20})
     reader.enable(["table", "strikethrough"]).disable(["reference", "html_block", "html_inline"])
     reader.inline.ruler.before("escape", "formula", _formula)
     reader.block.ruler.before("fence", "formula_block", _formula_block, {"alt": ["paragraph", "blockquote", "list"]})
@@ -261,7 +272,7 @@ def _lexer(language: str) -> Any:
 def _image(tokens: Sequence[Token], index: int, options: Any, environment: Any) -> str:
     token = tokens[index]
     label = RendererHTML().renderInlineAsText(token.children, options, environment) or "image"
-    return f'<a href="{escape(str(token.attrGet("src") or ""))}">🖼 {escape(label)}</a>'
+    return f'<a href="{escape(str(token.attrGet("src") or ""))}">{escape(label)}</a>'
 
 
 def _draw_formula(tokens: Sequence[Token], index: int, options: Any, environment: Any) -> str:

@@ -132,7 +132,11 @@ def router(folder: Path | None = None) -> APIRouter:
 
     @routes.get("/api/runs/report", tags=["studio"], summary="A report of a run, as HTML")
     def run_report(path: Name) -> JSONResponse:
-        return _answer(lambda: {"html": render(runs.file(place, path).read_text(encoding="utf-8", errors="replace"))})
+        def page() -> dict[str, str]:
+            text = runs.file(place, path).read_text(encoding="utf-8", errors="replace")
+            return {"html": render(text, breaks=False)}
+
+        return _answer(page)
 
     return routes
 

@@ -1,5 +1,5 @@
 // The chat page: one conversation at a time, the tree of its messages, and the reply that is being written.
-import { $, Away, ask, confirmed, copy, dialog, el, events, isPhone, nextLanguage, nextTheme, number, onReturn, problem, recall, remember, say, toast, toggleSide, wire } from "/studio/common.js";
+import { $, ask, confirmed, copy, dialog, el, events, isPhone, nextLanguage, nextTheme, number, onReturn, problem, recall, remember, say, toast, toggleSide, wire } from "/studio/common.js";
 import { mark, refresh, rename, startHistory } from "/studio/history.js";
 import { closeLook, openLook } from "/studio/look.js";
 import { exchange, loadPresets, preferred, showSettings, toggleSettings } from "/studio/settings.js";
@@ -112,17 +112,17 @@ async function budget() {
 
 // --- a reply --------------------------------------------------------------------------------------------------------
 
-// Reads the events of a reply that is asked for, or followed, until it is over.
+// Reads the events of a reply that is asked for, or followed, until it is over. Whether the server took the question.
 async function write(path, body, method = "POST") {
   const controller = new AbortController();
-  const mine = { controller, reply: null };
+  const mine = { controller, reply: null, taken: false };
   page.running = mine;
   say(t("answering"));
   show();
   let failed = null;
   try {
     for await (const { event, data } of events(path, { method, body, signal: controller.signal })) {
-      if (page.running !== mine) return;
+      if (page.running !== mine) return true;
       if (event === "message") arrived(data, mine);
       else if (event === "block") shownMessage(mine.reply)?.block(data.index, data.html);
       else if (event === "text") counted(mine, data.text);
@@ -132,9 +132,8 @@ async function write(path, body, method = "POST") {
       else if (event === "done") finished(data);
     }
   } catch (error) {
-    if (error.name === "AbortError") return;
+    if (error.name === "AbortError") return true;
     problem(error);
-    if (!(error instanceof Away) && mine.reply) failed = error.message;
   } finally {
     if (page.running === mine) {
       page.running = null;
@@ -144,9 +143,18 @@ async function write(path, body, method = "POST") {
     }
   }
   if (failed) toast(t("failed", { why: failed }));
+  return mine.taken;
+}
+
+// Asks, and gives the text back where the server did not take it: nothing that was written is lost.
+async function put(text, parent) {
+  const taken = await write(`/api/conversations/${page.id}/messages`, { parent, content: text });
+  if (!taken && !$("question").value) draft(text);
+  return taken;
 }
 
 function arrived(record, mine) {
+  mine.taken = true;
   page.messages.set(record.id, record);
   page.leaf = record.id;
   if (record.role === "assistant") mine.reply = record.id;
@@ -192,8 +200,7 @@ async function send(text) {
     }
     const titled = Boolean(page.title);
     draft("");
-    await write(`/api/conversations/${page.id}/messages`, page.leaf ? { parent: page.leaf, content: text } : { parent: null, content: text });
-    if (!titled && page.id) await retitle(page.id);
+    if ((await put(text, page.leaf)) && !titled && page.id) await retitle(page.id);
   } catch (error) {
     draft(text); // nothing that was written is lost
     problem(error);
@@ -224,7 +231,7 @@ const actions = {
       problem(error);
     }
   },
-  edit: (record, text) => !page.running && write(`/api/conversations/${page.id}/messages`, { parent: record.parent, content: text }),
+  edit: (record, text) => !page.running && put(text, record.parent),
   regenerate: (record) => !page.running && write(`/api/conversations/${page.id}/messages/${record.id}/regenerate`, {}),
   look: (shown) => openLook(shown, path(), page.settings),
   async feedback(record, feedback) {
@@ -380,7 +387,7 @@ addEventListener("popstate", arrive);
 addEventListener("languagechange", () => {
   closeLook();
   ideas();
-  forget();
+  if (!page.running) forget(); // what is being written keeps its blocks
   useSettings();
   show();
   budget();
@@ -423,7 +430,15 @@ wire({
   },
 });
 startHistory({ go: (id) => go(id).catch(problem), gone: start });
-onReturn(() => load().then(() => page.id && !page.running && go(page.id, { keepFocus: true })).catch(problem));
+onReturn(async () => {
+  try {
+    await load();
+    if (!page.id && location.hash) arrive();
+    else if (page.id && !page.running) await go(page.id, { keepFocus: true });
+  } catch (error) {
+    problem(error);
+  }
+});
 ideas();
 show();
 draft(recall("draft") ?? "");
