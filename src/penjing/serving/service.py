@@ -311,7 +311,6 @@ class EngineService:
     def _recover(self, error: Exception) -> None:
         """After a failure: all requests fail, and a new engine begins."""
         event("engine failed", level=40, error=error, model=self.name)
-        self._fail(error if isinstance(error, PenjingError) else _failed(error))
         if self._engine is not None:
             self._past.passes += self._engine.metrics.passes
             self._past.preempted += self._engine.metrics.preempted
@@ -322,6 +321,7 @@ class EngineService:
             event("engine cannot be made anew", level=40, error=fault, model=self.name)
             with self._lock:
                 self._dead = f"the engine failed, and no new one could be made: {type(fault).__name__}"
+        self._fail(error if isinstance(error, PenjingError) else _failed(error))
 
     def _fail(self, error: BaseException) -> None:
         waiting = list(self._jobs.values())
