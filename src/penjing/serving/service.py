@@ -215,6 +215,7 @@ class EngineService:
             except Exception as error:
                 self._recover(error)
         self._fail(BackendError(_CLOSED))
+        self._turn_away(BackendError(_CLOSED))
         self._engine = None
 
     def _obey(self) -> bool:
@@ -324,18 +325,21 @@ class EngineService:
         self._fail(error if isinstance(error, PenjingError) else _failed(error))
 
     def _fail(self, error: BaseException) -> None:
+        """Tells all whose requests the engine has."""
         waiting = list(self._jobs.values())
         self._jobs.clear()
         for job in waiting:
             _deliver(job.loop, [(job, error)])
-        if self._over:
-            with suppress(queue.Empty):
-                while True:
-                    item = self._inbox.get_nowait()
-                    if isinstance(item, Job):
-                        _deliver(item.loop, [(item, error)])
-                    elif isinstance(item, _Work) and item.result.set_running_or_notify_cancel():
-                        item.result.set_exception(error)
+
+    def _turn_away(self, error: BaseException) -> None:
+        """Tells all that came in and will not be looked at."""
+        with suppress(queue.Empty):
+            while True:
+                item = self._inbox.get_nowait()
+                if isinstance(item, Job):
+                    _deliver(item.loop, [(item, error)])
+                elif isinstance(item, _Work) and item.result.set_running_or_notify_cancel():
+                    item.result.set_exception(error)
 
     def _refuse(self, jobs: list[Job]) -> None:
         for job in jobs:
