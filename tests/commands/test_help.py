@@ -35,6 +35,7 @@ def test_every_folder_of_a_run_in_the_help_is_one_that_its_recipe_makes(name, co
             ("instruct", []),
             ("instruct", ["model"]),
             ("ladder", ["points.csv"]),
+            ("moderation", ["model"]),
         ], path
 
 
