@@ -195,7 +195,7 @@ def _forward_share(job, jobs, query, key, value, starts, longest, scale, out, lo
                     log_sums[i, head] = top[r] + np.log(total[r])
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@njit(cache=True, nogil=True, parallel=True, fastmath=ROUNDING)
 def forward(query, key, value, starts, longest, scale, out, log_sums, jobs):  # type: ignore[no-untyped-def]
     """Attention within documents.
 
@@ -208,9 +208,9 @@ def forward(query, key, value, starts, longest, scale, out, log_sums, jobs):  # 
 
 
 @njit(cache=True, nogil=True, fastmath=ROUNDING)
-def _backward_share(
+def _backward_share(  # type: ignore[no-untyped-def]
     job, jobs, query, key, value, starts, longest, scale, out, log_sums, grad, query_grad, key_grad, value_grad
-):  # type: ignore[no-untyped-def]
+):
     heads, dim, kv_heads = query.shape[1], query.shape[2], key.shape[1]
     group, units, room = heads // kv_heads, (len(starts) - 1) * kv_heads, _padded(longest)
     keys, values = np.empty((room, dim), np.float32), np.empty((room, dim), np.float32)
@@ -267,7 +267,7 @@ def _backward_share(
                 value_grad[begin + j, kv_head, k] = value_sums[j, k]
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@njit(cache=True, nogil=True, parallel=True, fastmath=ROUNDING)
 def backward(query, key, value, starts, longest, scale, out, log_sums, grad, query_grad, key_grad, value_grad, jobs):  # type: ignore[no-untyped-def]
     """The gradients of query, key and value, from that of out and what `forward` left; shapes as there."""
     for job in prange(jobs):

@@ -68,8 +68,9 @@ class _Tiled(torch.autograd.Function):
         from penjing.nn import tile_kernels as kernels
 
         out, log_sums = torch.empty_like(query), query.new_empty(query.shape[:3])
-        told = *map(_tokens, (query, key, value)), starts, np.diff(starts).max(), np.float32(scale)
-        kernels.forward(*told, _tokens(out), log_sums.flatten(0, 1).numpy(), torch.get_num_threads())
+        arrays = [*map(_tokens, (query, key, value)), starts, np.diff(starts).max(), np.float32(scale)]
+        arrays += [_tokens(out), log_sums.flatten(0, 1).numpy()]
+        kernels.forward(*arrays, torch.get_num_threads())
         ctx.save_for_backward(query, key, value, out, log_sums)
         ctx.starts, ctx.scale = starts, scale
         return out
@@ -81,9 +82,9 @@ class _Tiled(torch.autograd.Function):
 
         query, key, value, out, log_sums = ctx.saved_tensors
         grads = [torch.empty_like(x) for x in (query, key, value)]
-        told = *map(_tokens, (query, key, value)), ctx.starts, np.diff(ctx.starts).max(), np.float32(ctx.scale)
-        kept = _tokens(out), log_sums.flatten(0, 1).numpy(), _tokens(grad.contiguous())
-        kernels.backward(*told, *kept, *map(_tokens, grads), torch.get_num_threads())
+        arrays = [*map(_tokens, (query, key, value)), ctx.starts, np.diff(ctx.starts).max(), np.float32(ctx.scale)]
+        arrays += [_tokens(out), log_sums.flatten(0, 1).numpy(), *map(_tokens, (grad.contiguous(), *grads))]
+        kernels.backward(*arrays, torch.get_num_threads())
         return *grads, None, None
 
 

@@ -66,6 +66,8 @@ class Preference(Stage):
     """How many of the world's questions the model answers."""
     answers: Count = 8
     """How many times it answers each."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """At which it answers; lower, and what is rejected is what it would really say, not what it hardly ever does."""
     pairs: Count = 2
     """How many pairs are made of a question's answers, at most."""
     skills: tuple[str, ...] = ()
@@ -132,7 +134,7 @@ class Preference(Stage):
         seed = workshop.recipe.seed * 1_000_000_000 + _FRESH + turn * _ASKED
         items = sampled.world_items(self.questions, seed=seed, skills=self.skills, **known_world(workshop))
         model, tokenizer = penjing.load(base, device=choose_device())
-        rollouts = Rollouts(n=self.answers, tools={"calculator": calculator})
+        rollouts = Rollouts(n=self.answers, temperature=self.temperature, tools={"calculator": calculator})
         with track(workshop.output, "answering the world's questions") as report:
             found = sampled.sample(
                 model,
