@@ -68,9 +68,11 @@ class _Tiled(torch.autograd.Function):
         from penjing.nn import tile_kernels as kernels
 
         out, log_sums = torch.empty_like(query), query.new_empty(query.shape[:3])
-        arrays = [*map(_tokens, (query, key, value)), starts, np.diff(starts).max(), np.float32(scale)]
-        arrays += [_tokens(out), log_sums.flatten(0, 1).numpy()]
-        kernels.forward(*arrays, torch.get_num_threads())
+        kernels.forward(
+            *(_tokens(query), _tokens(key), _tokens(value)),
+            *(starts, np.diff(starts).max(), np.float32(scale)),
+            *(_tokens(out), log_sums.flatten(0, 1).numpy(), torch.get_num_threads()),
+        )
         ctx.save_for_backward(query, key, value, out, log_sums)
         ctx.starts, ctx.scale = starts, scale
         return out
@@ -81,10 +83,13 @@ class _Tiled(torch.autograd.Function):
         from penjing.nn import tile_kernels as kernels
 
         query, key, value, out, log_sums = ctx.saved_tensors
-        grads = [torch.empty_like(x) for x in (query, key, value)]
-        arrays = [*map(_tokens, (query, key, value)), ctx.starts, np.diff(ctx.starts).max(), np.float32(ctx.scale)]
-        arrays += [_tokens(out), log_sums.flatten(0, 1).numpy(), *map(_tokens, (grad.contiguous(), *grads))]
-        kernels.backward(*arrays, torch.get_num_threads())
+        grads = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+        kernels.backward(
+            *(_tokens(query), _tokens(key), _tokens(value)),
+            *(ctx.starts, np.diff(ctx.starts).max(), np.float32(ctx.scale)),
+            *(_tokens(out), log_sums.flatten(0, 1).numpy(), _tokens(grad.contiguous())),
+            *(_tokens(grads[0]), _tokens(grads[1]), _tokens(grads[2]), torch.get_num_threads()),
+        )
         return *grads, None, None
 
 
