@@ -17,7 +17,7 @@ CHAPTERS = sorted(page for page in PATH.glob("*.md") if not page.name.endswith("
 CHINESE = sorted(DOCS.rglob("*.zh.md"))
 GUIDES = sorted(page for page in DOCS.glob("guides/*.md") if not page.name.endswith(".zh.md"))
 PAGES = sorted([*PATH.glob("*.md"), *DOCS.glob("guides/*.md"), *DOCS.glob("index*.md")])
-OURS = tuple(f"{number:02d}" for number in range(1, 23) if number != 15)
+OURS = tuple(f"{number:02d}" for number in range(1, 24) if number != 15)
 ANSWERS = Path(__file__).parent / "answers"
 
 MISTAKES = {
@@ -110,6 +110,10 @@ MISTAKES = {
     "22": [
         ("times, not by", "rewards / beta", "rewards * beta"),
         ("the two exchanged", "Pairs(chosen, rejected,", "Pairs(rejected, chosen,"),
+    ],
+    "23": [
+        ("also those at the threshold", "score > limit", "score >= limit"),
+        ("a dot is enough", 'held[place + 1] == " "', "True"),
     ],
 }
 """By chapter, for each of its two exercises in turn: what is wrong, what of our answers is replaced, and by what."""
