@@ -74,4 +74,5 @@ class Rules:
             system = next((one["content"] for one in ask.messages if one["role"] == "system"), "")
             text = f"Answer {self.answers} to **{asked}**" + (f" ({system})" if system else "") + "."
         if asked != "endless":
-            yield from (text[start : start + 7] for start in range(0, len(text), 7))
+            size = 40 if asked.startswith("long") else 7
+            yield from (text[start : start + size] for start in range(0, len(text), size))

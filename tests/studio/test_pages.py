@@ -12,6 +12,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from penjing.serving.api import errors
 from penjing.serving.backend import UnknownModelError
 from penjing.studio import icons, pages
 from tests.inference import tiny
@@ -50,6 +51,7 @@ class Two:
 @pytest.fixture(scope="module")
 def client(tmp_path_factory) -> TestClient:
     app = FastAPI()
+    errors.install(app)
     app.include_router(pages.router(tmp_path_factory.mktemp("runs")))
     app.state.backends = Two()
     return TestClient(app)
@@ -191,8 +193,9 @@ def test_a_look_inside_by_http(client):
     ("body", "status", "said"),
     [
         ({"messages": ASKED[:1]}, 400, "must be the assistant's"),
-        ({"messages": [{"role": "user"}]}, 400, "needs a text"),
+        ({"messages": [{"role": "user"}]}, 400, "content"),
         ({"messages": [{"role": "nobody", "content": ""}]}, 400, "role"),
+        ({"messages": [{**ASKED[0], "name": "ada"}, ASKED[1]]}, 400, "name"),
         ({"messages": ASKED, "model": "rules"}, 400, "runs elsewhere"),
         ({"messages": ASKED, "model": "nosuch"}, 404, "no model 'nosuch'"),
         ({"messages": ASKED, "place": 1, "layer": 7}, 400, "layer 7 is wanted of 2"),

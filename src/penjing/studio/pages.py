@@ -13,18 +13,21 @@ import json
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from penjing.errors import PenjingError
-from penjing.inference.chat_model import check_messages
+from penjing.serving.api.errors import RESPONSES
 from penjing.serving.backend import Backends, UnknownModelError
 from penjing.studio import icons, runs
-from penjing.studio.look import ALTERNATIVES, Inside, LookError, attention, look, read
+from penjing.studio.look import ALTERNATIVES, Inside, LookError, Reading, attention, look, read
 from penjing.studio.markdown import render
+
+if TYPE_CHECKING:
+    from penjing.tokenizer.chat import Message
 
 POLICY = "default-src 'self'; base-uri 'none'; object-src 'none'; form-action 'self'; frame-ancestors 'none'"
 _HEADERS = {
@@ -45,13 +48,22 @@ _TYPES = {
 _ICONS = {"icon-192.png": (192, False), "icon-512.png": (512, False), "icon-maskable.png": (512, True)}
 
 
+class Said(BaseModel):
+    """A message of the conversation."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str
+
+
 class Asked(BaseModel):
     """A conversation to look into; its last message is the reply."""
 
     model_config = ConfigDict(extra="forbid")
 
     model: str | None = None
-    messages: list[dict[str, Any]] = Field(min_length=1, max_length=2_000)
+    messages: list[Said] = Field(min_length=1, max_length=2_000)
 
 
 class Tokens(Asked):
@@ -100,29 +112,49 @@ def router(folder: Path | None = None) -> APIRouter:
     def asset(request: Request, name: str) -> Response:
         return _file(request, name)
 
-    @routes.post("/api/look", tags=["studio"], summary="What the model expected at each token of a reply")
+    @routes.post(
+        "/api/look", tags=["studio"], responses=RESPONSES, summary="What the model expected at each token of a reply"
+    )
     async def look_at(request: Request, asked: Tokens) -> JSONResponse:
         return await _look(request, asked, lambda inside: _seen(inside, asked))
 
-    @routes.post("/api/look/attention", tags=["studio"], summary="Where a token of a reply looks, head by head")
+    @routes.post(
+        "/api/look/attention",
+        tags=["studio"],
+        responses=RESPONSES,
+        summary="Where a token of a reply looks, head by head",
+    )
     async def look_where(request: Request, asked: Attended) -> JSONResponse:
         return await _look(request, asked, lambda inside: _attending(inside, asked))
 
-    @routes.get("/api/runs", tags=["studio"], summary="The training runs")
+    @routes.get("/api/runs", tags=["studio"], responses=RESPONSES, summary="The training runs")
     def list_runs() -> JSONResponse:
         return JSONResponse({"folder": str(place), "runs": [asdict(run) for run in runs.runs(place)]})
 
     Name = Annotated[str, Query(max_length=1_000)]
 
-    @routes.get("/api/runs/curves", tags=["studio"], summary="What is new in a run's metrics since a mark")
+    @routes.get(
+        "/api/runs/curves", tags=["studio"], responses=RESPONSES, summary="What is new in a run's metrics since a mark"
+    )
     def run_curves(run: Name, mark: Annotated[str, Query(max_length=100)] = "") -> JSONResponse:
         return _answer(lambda: asdict(runs.curves(place, run, mark)))
 
-    @routes.get("/api/runs/details", tags=["studio"], summary="A run's last samples, and its plots and reports")
+    @routes.get(
+        "/api/runs/details",
+        tags=["studio"],
+        responses=RESPONSES,
+        summary="A run's last samples, and its plots and reports",
+    )
     def run_details(run: Name) -> JSONResponse:
         return _answer(lambda: {"samples": runs.samples(place, run), "files": runs.files(place, run)})
 
-    @routes.get("/api/runs/plot", tags=["studio"], summary="A plot of a run, as PNG", response_class=Response)
+    @routes.get(
+        "/api/runs/plot",
+        tags=["studio"],
+        responses=RESPONSES,
+        summary="A plot of a run, as PNG",
+        response_class=Response,
+    )
     def run_plot(path: Name) -> Response:
         try:
             found = runs.file(place, path)
@@ -130,7 +162,7 @@ def router(folder: Path | None = None) -> APIRouter:
             return _error(404, error)
         return Response(found.read_bytes(), media_type="image/png", headers={"X-Content-Type-Options": "nosniff"})
 
-    @routes.get("/api/runs/report", tags=["studio"], summary="A report of a run, as HTML")
+    @routes.get("/api/runs/report", tags=["studio"], responses=RESPONSES, summary="A report of a run, as HTML")
     def run_report(path: Name) -> JSONResponse:
         def page() -> dict[str, str]:
             text = runs.file(place, path).read_text(encoding="utf-8", errors="replace")
@@ -143,9 +175,6 @@ def router(folder: Path | None = None) -> APIRouter:
 
 async def _look(request: Request, asked: Asked, work: Any) -> JSONResponse:
     try:
-        check_messages(asked.messages)  # type: ignore[arg-type]
-        if not all(isinstance(message.get("content"), str) for message in asked.messages):
-            raise LookError("every message needs a text as its content")
         backend = await cast(Backends, request.app.state.backends).get(asked.model)
         if not callable(getattr(backend, "run", None)):
             raise LookError(f"'{backend.name}' runs elsewhere: only a model in this process can be looked into")
@@ -157,8 +186,13 @@ async def _look(request: Request, asked: Asked, work: Any) -> JSONResponse:
         return _error(400, error)
 
 
+def _read(inside: Inside, asked: Asked) -> Reading:
+    messages: list[Message] = [{"role": message.role, "content": message.content} for message in asked.messages]
+    return read(inside.model, inside.tokenizer, messages)
+
+
 def _seen(inside: Inside, asked: Tokens) -> dict[str, Any]:
-    reading = read(inside.model, inside.tokenizer, cast(Any, asked.messages))
+    reading = _read(inside, asked)
     tokens = look(inside.model, inside.tokenizer, reading, asked.top)
     return {
         "tokens": [asdict(token) for token in tokens],
@@ -168,7 +202,7 @@ def _seen(inside: Inside, asked: Tokens) -> dict[str, Any]:
 
 
 def _attending(inside: Inside, asked: Attended) -> dict[str, Any]:
-    reading = read(inside.model, inside.tokenizer, cast(Any, asked.messages))
+    reading = _read(inside, asked)
     return asdict(attention(inside.model, reading, asked.place, asked.layer))
 
 
