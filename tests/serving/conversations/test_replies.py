@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from penjing.serving.conversations import replies as replies_module
-from penjing.serving.conversations.errors import BusyError, FullError
+from penjing.serving.conversations.errors import BusyError, FullError, TooManyError
 from penjing.serving.conversations.html import Html
 from penjing.serving.conversations.records import LONGEST_CONTENT, Settings
 from penjing.serving.conversations.replies import Replies
@@ -310,6 +310,20 @@ def test_when_the_server_stops_replies_end_in_an_orderly_way(store):
 
     reply = run(scene, store)
     assert (reply.content, reply.status, reply.error) == ("a ", "interrupted", "the server stopped")
+
+
+def test_nobody_has_more_than_their_share_of_replies_at_once(store, monkeypatch):
+    monkeypatch.setattr(replies_module, "MOST_OF_A_USER", 1)
+
+    async def scene(scene):
+        first = await scene.say("forever")
+        with pytest.raises(TooManyError):
+            await scene.say("Hi", parent=None)
+        assert len(scene.stored()) == 2
+        await scene.replies.stop(first.id)
+        await scene.all_of("Hi")
+
+    run(scene, store)
 
 
 def test_many_replies_at_once_are_each_stored_whole(store):

@@ -22,6 +22,12 @@ class ConflictError(ConversationError):
     status = 409
 
 
+class TooManyError(ConversationError):
+    """Too many replies are being written at once."""
+
+    status = 429
+
+
 class TooLargeError(ConversationError):
     """What is to be stored is larger than its limit."""
 

@@ -13,7 +13,7 @@ from fastapi.routing import APIRoute
 from penjing.errors import GenerationError, PenjingError
 from penjing.serving.backend import BackendError, Backends, UnknownModelError
 from penjing.serving.conversations.bodies import FaultBody
-from penjing.serving.conversations.errors import BusyError, ConversationError, StorageError
+from penjing.serving.conversations.errors import BusyError, ConversationError, StorageError, TooManyError
 from penjing.serving.conversations.html import Html, Markdown
 from penjing.serving.conversations.policy import Policy
 from penjing.serving.conversations.records import Conversation, Message
@@ -21,7 +21,7 @@ from penjing.serving.conversations.replies import Replies
 from penjing.serving.conversations.store import Store
 
 _RETRY = 2
-"""Seconds after which a client may try again what a locked database refused."""
+"""Seconds after which a client may try again what was refused for now."""
 
 FAULTS: dict[int | str, dict[str, Any]] = {
     status: {"model": FaultBody, "description": what}
@@ -31,6 +31,7 @@ FAULTS: dict[int | str, dict[str, Any]] = {
         409: "Not now: a reply is still being written.",
         413: "Larger than its limit.",
         422: "Not of the form that is expected.",
+        429: "Too many replies are being written at once; try again.",
         500: "The database failed.",
         502: "The model failed.",
         503: "The database is locked or away; try again.",
@@ -100,7 +101,7 @@ def _status(fault: PenjingError) -> int:
 def _answer(status: int, message: str, param: str | None = None) -> Response:
     kind = "not_found_error" if status == 404 else "server_error" if status >= 500 else "invalid_request_error"
     error = {"message": message, "type": kind, "param": param, "code": None}
-    headers = {"Retry-After": str(_RETRY)} if status == BusyError.status else None
+    headers = {"Retry-After": str(_RETRY)} if status in (BusyError.status, TooManyError.status) else None
     return JSONResponse({"error": error}, status, headers)
 
 

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from penjing.errors import PenjingError
 from penjing.serving.backend import Ask, Backend, Backends, End, Text, ToolCall, ToolResult, Usage
 from penjing.serving.conversations.context import prepare
-from penjing.serving.conversations.errors import BusyError
+from penjing.serving.conversations.errors import BusyError, TooManyError
 from penjing.serving.conversations.html import Html
 from penjing.serving.conversations.policy import Filter, Policy, notice_of, unfiltered
 from penjing.serving.conversations.records import LONGEST_CONTENT, Conversation, Message, Status, storable
@@ -34,6 +34,10 @@ _PACE = 0.04
 _PATIENCE = 60.0
 """Seconds that a reply waits for a locked database before it gives up."""
 _AGAIN = 0.2
+MOST_OF_A_USER = 32
+"""Replies that may be written for one user at once: a page that is closed does not end its own."""
+MOST_AT_ONCE = 1024
+"""Replies that may be written at once, of all users."""
 
 
 @dataclass
@@ -105,8 +109,11 @@ class Replies:
             policy: what may be said.
 
         Raises:
-            ConversationError: as of `made`; then nothing has begun.
+            TooManyError: so many are being written; then nothing has begun.
+            ConversationError: as of `made`; likewise.
         """
+        if len(self._runs) >= MOST_AT_ONCE or sum(run.user == user for run in self._runs.values()) >= MOST_OF_A_USER:
+            raise TooManyError("too many replies are being written at once: wait for some, or stop them")
         self._beginning[conversation] += 1
         try:
             reply = await asyncio.to_thread(made)
@@ -116,7 +123,9 @@ class Replies:
             self._beginning[conversation] -= 1
         if self._storing is None:
             self._storing = asyncio.create_task(self._keep_storing())
-        writer = asyncio.create_task(self._write(run, backends, policy))
+        answer = _Answer()
+        model = self._models[run.id] = asyncio.create_task(self._ask(run, answer, backends, policy))
+        writer = asyncio.create_task(self._write(run, answer, model))
         self._writers.add(writer)
         writer.add_done_callback(self._writers.discard)
         return run
@@ -167,11 +176,8 @@ class Replies:
 
     # one reply
 
-    async def _write(self, run: Run, backends: Backends, policy: Policy | None) -> None:
+    async def _write(self, run: Run, answer: "_Answer", model: "asyncio.Task[None]") -> None:
         """A reply from its beginning to its end in the store."""
-        answer = _Answer()
-        model = asyncio.create_task(self._ask(run, answer, backends, policy))
-        self._models[run.id] = model
         await asyncio.wait({model})
         status: Status = "done"
         error = fault = None

@@ -30,7 +30,7 @@ def _json(model: type, status: int = 200) -> dict[str, Any]:
 
 
 def _file(kind: str) -> dict[str, Any]:
-    return {"responses": {200: {"content": {kind: {"schema": {"type": "string"}}}, "description": "A file."}}}
+    return {"responses": {200: {"content": {kind: {"schema": {}}}, "description": "A file."}}}
 
 
 _IMPORT = _json(bodies.ImportRecord, 201) | {
