@@ -28,6 +28,7 @@ from penjing.stages.settings import Training
 if TYPE_CHECKING:
     import numpy as np
 
+    from penjing.serving.safety.bag import Bag
     from penjing.serving.safety.classifier import Classifier, Read
     from penjing.serving.safety.moderator import Reader
     from penjing.serving.safety.samples import Sample
@@ -66,7 +67,7 @@ class ModerationStage(Stage):
         import torch
 
         import penjing
-        from penjing.serving.safety.bag import count_buckets, inverse_frequencies
+        from penjing.serving.safety.bag import buckets_of, count_buckets, inverse_frequencies
         from penjing.serving.safety.moderation_measure import choose_thresholds
         from penjing.serving.safety.moderator import Moderator, Reader
         from penjing.serving.safety.samples import divide, read_samples
@@ -82,11 +83,11 @@ class ModerationStage(Stage):
         sizes = (f"{name} {n['texts']:,} texts ({n['harmful']:,} harmful)" for name, n in told.items())
         workshop.output.print("  " + ", ".join(sizes))
         splits["train"] = splits["train"] + self._everyday(workshop)
-        texts = [sample.text for sample in splits["train"]]
-        factors = inverse_frequencies(count_buckets(texts, self.buckets), len(texts))
+        bags = {name: [buckets_of(sample.text, self.buckets) for sample in part] for name, part in splits.items()}
+        factors = inverse_frequencies(count_buckets(bags["train"], self.buckets), len(bags["train"]))
         encoder = penjing.load_encoder(self.encoder, dtype=torch.float32) if self.encoder else None
         reader = Reader(factors, encoder)
-        read, reader = self._read(workshop, splits, reader)
+        read, reader = self._read(workshop, splits, bags, reader)
         models = {"model": self._trained(workshop, workshop.folder / "training", read, reader.width)}
         if self.baseline and encoder:
             without = {name: [_without_vector(one) for one in part] for name, part in read.items()}
@@ -144,12 +145,12 @@ class ModerationStage(Stage):
         ]
 
     def _read(
-        self, workshop: Workshop, splits: "dict[str, list[Sample]]", reader: "Reader"
+        self, workshop: Workshop, splits: "dict[str, list[Sample]]", bags: "dict[str, list[Bag]]", reader: "Reader"
     ) -> "tuple[dict[str, list[Read]], Reader]":
         """The texts as the classifier sees them; the encoder's vectors are kept in the stage's folder."""
         import numpy as np
 
-        from penjing.serving.safety.bag import bag_of
+        from penjing.serving.safety.bag import weighed
         from penjing.serving.safety.classifier import read
         from penjing.serving.safety.moderator import Reader
 
@@ -164,7 +165,10 @@ class ModerationStage(Stage):
                 vectors[name] = np.where(readable, (part - centre[0]) / centre[1], 0.0).astype(np.float32)
             reader = Reader(reader.factors, reader.encoder, centre)
         seen = {
-            name: [read(s, bag_of(s.text, reader.factors), v) for s, v in zip(part, vectors[name], strict=True)]
+            name: [
+                read(sample, weighed(bag, reader.factors), vector)
+                for sample, bag, vector in zip(part, bags[name], vectors[name], strict=True)
+            ]
             for name, part in splits.items()
         }
         return seen, reader

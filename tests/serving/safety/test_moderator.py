@@ -10,7 +10,7 @@ import torch
 from penjing.errors import CheckpointError, ConfigError, DataError, GenerationError
 from penjing.models.encoder import Encoder
 from penjing.serving.safety import moderation_measure as measure
-from penjing.serving.safety.bag import bag_of, collate_bags, count_buckets, inverse_frequencies, pieces
+from penjing.serving.safety.bag import bag_of, buckets_of, collate_bags, count_buckets, inverse_frequencies, pieces
 from penjing.serving.safety.classifier import OUTPUTS, Classifier, Judgement, collate, probabilities, read
 from penjing.serving.safety.everyday import read_texts
 from penjing.serving.safety.moderator import RATES, RECORD, WEIGHTS, Moderator, Reader
@@ -66,7 +66,7 @@ def test_pieces_of_a_text_whatever_its_spelling():
 def test_a_bag_is_tf_idf_of_length_one():
     """By the formula, on two texts and a bucket for nearly every piece."""
     texts = ["aa bb", "aa cc"]
-    factors = inverse_frequencies(count_buckets(texts, 1 << 20), 2)
+    factors = inverse_frequencies(count_buckets([buckets_of(text, 1 << 20) for text in texts], 1 << 20), 2)
     ids, weights = bag_of("aa aa", factors)
     assert float((weights**2).sum()) == pytest.approx(1)
     kept = [piece for piece, _ in pieces("aa aa").items() if piece in set(pieces("aa bb")) & set(pieces("aa cc"))]
@@ -96,20 +96,6 @@ def test_the_classifier_is_the_sum_that_its_module_says():
         expected += model.map.detach() @ torch.from_numpy(vector) / math.sqrt(3)
         torch.testing.assert_close(row.detach(), expected, atol=1e-5, rtol=1e-5)
     assert collate_bags([])[0].numel() == 0
-
-
-def test_harmful_is_what_both_opinions_say():
-    """By hand from the categories' probabilities: the mean of two logits, 1e-5 for float32."""
-    torch.manual_seed(5)
-    model = Classifier.Config(8).build()
-    torch.nn.init.normal_(model.bias, std=2)
-    (found,) = probabilities(
-        model, [read(Sample("", NONE), (np.zeros(0, np.int64), np.zeros(0, np.float32)), np.zeros(0))]
-    )
-    some = 1 - math.prod(1 - p for p in model.bias[:-1].sigmoid().tolist())
-    mean = (math.log(some / (1 - some)) + float(model.bias[-1].detach())) / 2
-    assert float(found[-1]) == pytest.approx(1 / (1 + math.exp(-mean)), abs=1e-5)
-    torch.testing.assert_close(found[:-1], model.bias[:-1].detach().sigmoid())
 
 
 def test_the_loss_counts_what_is_known_and_nothing_else():

@@ -31,7 +31,7 @@ _LONGEST = 4000
 """Characters of a text that are read."""
 
 Bag = tuple[Int[np.ndarray, " pieces"], Float[np.ndarray, " pieces"]]
-"""A text's buckets, each once, and their weights."""
+"""A text's buckets, each once, and a number for each: how often the text has it, or its weight."""
 
 
 def pieces(text: str) -> Counter[str]:
@@ -48,11 +48,20 @@ def pieces(text: str) -> Counter[str]:
     return counts
 
 
-def count_buckets(texts: Iterable[str], buckets: int) -> Int[np.ndarray, " buckets"]:
-    """How many of the texts have each bucket."""
+def buckets_of(text: str, buckets: int) -> Bag:
+    """A text's buckets, each once and in order, and how often it has them."""
+    counts = pieces(text)
+    hashed = np.fromiter((crc32(piece.encode()) % buckets for piece in counts), np.int64, len(counts))
+    often = np.fromiter(counts.values(), np.float32, len(counts))
+    ids, places = np.unique(hashed, return_inverse=True)
+    return ids, np.bincount(places, often, len(ids)).astype(np.float32)
+
+
+def count_buckets(texts: Iterable[Bag], buckets: int) -> Int[np.ndarray, " buckets"]:
+    """How many of the texts, as `buckets_of` has them, have each bucket."""
     counts = np.zeros(buckets, np.int64)
-    for text in texts:
-        counts[np.unique(_bucketed(pieces(text), buckets)[0])] += 1
+    for ids, _ in texts:
+        counts[ids] += 1
     return counts
 
 
@@ -64,8 +73,13 @@ def inverse_frequencies(counts: Int[np.ndarray, " buckets"], texts: int) -> Floa
 
 def bag_of(text: str, factors: Float[np.ndarray, " buckets"]) -> Bag:
     """A text's buckets and weights."""
-    ids, counts = _bucketed(pieces(text), len(factors))
-    weights = (1 + np.log(counts)) * factors[ids]
+    return weighed(buckets_of(text, len(factors)), factors)
+
+
+def weighed(bag: Bag, factors: Float[np.ndarray, " buckets"]) -> Bag:
+    """Weights in the place of how often a text has its buckets."""
+    ids, counts = bag
+    weights = (1 + np.log(counts.astype(np.float64))) * factors[ids]
     ids, weights = ids[weights > 0], weights[weights > 0]
     length = math.sqrt(float((weights**2).sum())) or 1.0
     return ids, (weights / length).astype(np.float32)
@@ -78,14 +92,6 @@ def collate_bags(bags: Sequence[Bag]) -> tuple[Int[Tensor, " pieces"], Int[Tenso
     ids = np.concatenate([ids for ids, _ in bags]) if bags else np.zeros(0, np.int64)
     weights = np.concatenate([weights for _, weights in bags]) if bags else np.zeros(0, np.float32)
     return torch.from_numpy(ids), torch.from_numpy(starts), torch.from_numpy(weights)
-
-
-def _bucketed(counts: Counter[str], buckets: int) -> tuple[np.ndarray, np.ndarray]:
-    """Buckets, each once and in order, and how often the text has them."""
-    hashed = np.fromiter((crc32(piece.encode()) % buckets for piece in counts), np.int64, len(counts))
-    often = np.fromiter(counts.values(), np.float64, len(counts))
-    ids, places = np.unique(hashed, return_inverse=True)
-    return ids, np.bincount(places, often, len(ids))
 
 
 def _joined(found: Sequence[str]) -> list[str]:

@@ -7,9 +7,6 @@ The bag (`bag`) knows words, the encoder's vector v of the whole text (a sentenc
 knows what they mean together; each is right where the other is wrong. An encoder says nothing of a text whose
 characters it cannot read: v is then the mean, and adds nothing.
 
-"harmful" is asked twice: by its own output, and by the categories, of which at least one would hold; their logits
-are averaged (`probabilities`), for the one has learned from more texts and the other knows what to look for.
-
 What is not judged is not learned: of each text, the loss is
 
     - sum over what is known of  log p(known)   - log (1 - prod over "one of these" (1 - p_c))   - log p(harmful or not)
@@ -151,15 +148,9 @@ class Judgement:
 
 
 def probabilities(model: Classifier, texts: Sequence[Read], batch: int = 256) -> Float[Tensor, "texts outputs"]:
-    """Every output's probability, in the order of the texts; of "harmful" by both opinions that there are of it.
-
-    Their logits are averaged: the output's own, and that of 1 - prod over the categories of (1 - p_c).
-    """
+    """Every output's probability, in the order of the texts."""
     found = [torch.zeros(0, len(OUTPUTS))]
     with torch.no_grad():
         for start in range(0, len(texts), batch):
-            logits = model(collate(texts[start : start + batch]))
-            none = -F.softplus(logits[:, :-1]).sum(dim=1)  # log of the chance that no category holds
-            some = torch.log(-torch.expm1(none).clamp(max=-1e-9)) - none  # its logit
-            found.append(torch.cat([logits[:, :-1], (logits[:, -1:] + some[:, None]) / 2], dim=1).sigmoid())
+            found.append(model(collate(texts[start : start + batch])).sigmoid())
     return torch.cat(found)

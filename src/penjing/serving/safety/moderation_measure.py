@@ -243,9 +243,9 @@ def plot_categories(path: Path, measured: Mapping[str, Any]) -> None:
     axes.invert_yaxis()
     axes.axvline(0.1, color="#666666", linewidth=1, linestyle="--")
     axes.set_xlim(-0.02, 1.02)
-    axes.set_xlabel("share, with 95 % intervals; thresholds chosen for 10 % of harmless validation texts")
-    axes.set_title("On texts never seen, by category (how many there are)", fontsize=13, loc="left")
+    axes.set_xlabel("share, with 95 % intervals, at thresholds chosen for 10 %")
+    figure.suptitle("Texts never seen, by category (how many have it)", fontsize=13)
     axes.grid(True, axis="x", color="#dddddd")
-    axes.legend(frameon=False, loc="lower right")
+    axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     with atomic_file(path) as temporary:
         FigureCanvasAgg(figure).print_figure(temporary, format="png")
