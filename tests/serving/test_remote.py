@@ -175,3 +175,37 @@ def test_vectors_come_in_the_order_of_the_texts():
     assert server.asked[0]["input"] == ["a", [1, 2]]
     with pytest.raises(BackendError, match="no vectors"):
         asyncio.run(asked.embed(["a"]))
+
+
+def test_our_own_server_is_such_a_server_and_so_is_one_in_front_of_it(tmp_path):
+    """Texts, reasons and counts at temperature 0 are those of the model in this process: asked over HTTP, and through a
+    second server whose backend is the first; exact."""
+    import penjing
+    from penjing.inference.chat_model import End as TheEnd
+    from penjing.inference.local import LocalChatModel
+    from penjing.inference.remote import OpenAIChatModel
+    from penjing.serving import server
+    from penjing.serving.app import create_app
+    from penjing.serving.settings import ServeSettings
+    from tests.serving.api.conftest import settings_for, tiny_folder
+
+    folder = tiny_folder(tmp_path / "tiny")
+    local = LocalChatModel(*penjing.load(folder))
+    sampling = Sampling(temperature=0, max_new_tokens=20, repetition_penalty=1.3)
+    conversations = [HI, [{"role": "system", "content": "盆景"}, *HI, {"role": "assistant", "content": "the"}, *HI]]
+
+    def said(model, conversation) -> tuple:
+        *pieces, end = model.stream(conversation, sampling)
+        assert isinstance(end, TheEnd)
+        text = "".join(piece.text for piece in pieces)
+        return text, end.reason, end.usage.prompt_tokens, end.usage.completion_tokens
+
+    expected = [said(local, conversation) for conversation in conversations]
+    with server.running(create_app(settings_for(folder))) as first:
+        front = ServeSettings(remotes=(Endpoint.of(f"openai:{first}#tiny", key=""),), page=False, safety=False)
+        with server.running(create_app(front)) as second:
+            for url in (first, second):
+                remote = OpenAIChatModel(Endpoint.of(f"openai:{url}", key=""))
+                assert remote.name == "tiny"
+                assert [said(remote, conversation) for conversation in conversations] == expected
+                remote.close()
