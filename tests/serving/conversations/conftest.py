@@ -96,6 +96,6 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def store(place: str) -> Iterator[Store]:
-    opened = Store.open(place, serve=True, patience=1)
+    opened = Store.open(place, serve=True, patience=30)
     yield opened
     opened.close()

@@ -15,7 +15,7 @@ from tests.serving.conversations.fakes import PLAIN, OneModel, Rules, WordPolicy
 
 @pytest.fixture
 def store(tmp_path):
-    opened = Store.open(tmp_path / "chats.db", serve=True, patience=1)
+    opened = Store.open(tmp_path / "chats.db", serve=True, patience=30)
     yield opened
     opened.close()
 

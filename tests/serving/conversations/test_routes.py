@@ -18,7 +18,7 @@ API = "/api/conversations"
 
 @pytest.fixture
 def store(tmp_path):
-    opened = Store.open(tmp_path / "chats.db", serve=True, patience=1)
+    opened = Store.open(tmp_path / "chats.db", serve=True, patience=30)
     yield opened
     opened.close()
 

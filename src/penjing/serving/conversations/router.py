@@ -18,8 +18,14 @@ from fastapi import APIRouter, FastAPI
 from penjing.serving.conversations import bodies, file_routes, routes
 from penjing.serving.conversations.parts import FAULTS, Parts, Route
 
+_EVENTS = ["message", "text", "block", "tool", "notice", "blocked", "error", "done"]
+_EVENT = {
+    "type": "object",
+    "properties": {"event": {"enum": _EVENTS}, "data": {"type": "string", "description": "JSON."}},
+    "required": ["event", "data"],
+}
 _STREAM: dict[str, Any] = {
-    "responses": {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "Events."}}
+    "responses": {200: {"content": {"text/event-stream": {"schema": _EVENT}}, "description": "Events."}}
 }
 _ONE = "/conversations/{id}"
 _MESSAGE = _ONE + "/messages/{message}"
