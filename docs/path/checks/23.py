@@ -34,6 +34,7 @@ def _(show):
         "x",
         "No end here",
         "Hi!? Yes. bad. z",
+        "It is 1.bad. Ok.",
     ):
         ends = [i + 1 for i in range(len(text) - 1) if text[i] in ".!?" and text[i + 1] == " "]
         sentences = [text[a:b] for a, b in zip([0, *ends], [*ends, len(text)], strict=True)]
