@@ -109,6 +109,9 @@ _FORMS = (
     _Form("URL", r"(?<![a-z])(?:https?://|www\.)[^\s<>\"'）】」》，。；、]{3,2000}(?<![.,;:!?)\]}])"),
     _Form("IBAN", r"(?<!\w)[a-z]{2}\d\d(?: ?[a-z0-9]{4}){2,7}(?: ?[a-z0-9]{1,3})?(?!\w)", is_iban, "", "check digits"),
     _Form("ID", r"(?<!\d)[1-9]\d{16}[\dX](?![\dX])", is_identity_number, "", "check digit and birthday"),
+    _Form(
+        "CARD", r"(?<!\d)(?=(\d{4}(?:[ -]\d{4}){3})(?!\d))\d{4}", is_card_number, "", "check digit"
+    ),  # one of several
     _Form("CARD", r"(?<![\d.])\d(?:[ -]?\d){12,18}(?![\d.]*\d)", is_card_number, "", "check digit"),
     _Form("CARD", r"(?<![\d.])\d{12,19}(?![\d.]*\d)", passes_luhn, _CARD_WORD, "check digit and a word nearby"),
     _Form("IP", r"(?<![\w.])(?<!version )(?:\d{1,3}\.){3}\d{1,3}(?![\w.]*\d)", _is_address),
