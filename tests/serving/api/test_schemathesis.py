@@ -59,6 +59,17 @@ def reach_the_model(path: str, body: Any) -> None:
         body[LIMITS[path]] = MOST_TOKENS
     if "n" in body:
         body["n"] = 2
+    if body.get("logit_bias"):
+        body["logit_bias"] = {str(int(id) % 256): bias for id, bias in body["logit_bias"].items()}
+    if isinstance(body.get("prompt"), list):
+        body["prompt"] = [known(part) for part in body["prompt"]]
+
+
+def known(part: Any) -> Any:
+    """A part of a prompt with ids that the model has."""
+    if isinstance(part, list):
+        return [known(id) for id in part]
+    return part % 256 if isinstance(part, int) else part
 
 
 def run(served, document, path: str, method: str, examples: int) -> dict[int, int]:
