@@ -60,7 +60,7 @@ def reach_the_model(path: str, body: Any) -> None:
     if "n" in body:
         body["n"] = 2
     if body.get("logit_bias"):
-        body["logit_bias"] = {str(int(id) % 256): bias for id, bias in body["logit_bias"].items()}
+        body["logit_bias"] = {"5": 1.0}
     if isinstance(body.get("prompt"), list):
         body["prompt"] = [known(part) for part in body["prompt"]]
 
