@@ -83,7 +83,7 @@ def test_a_policy_that_is_half_right_becomes_right(name):
 def test_a_half_learned_skill_gets_better_by_20_points(tmp_path, half_tuned, seed):
     """300 held-out questions, answered greedily; the standard error of a share of a half is 3 points."""
     training = Training(
-        steps=140, optimizer="adamw", learning_rate=6e-4, schedule="constant", precision="fp32", validate_every=20
+        steps=200, optimizer="adamw", learning_rate=6e-4, schedule="constant", precision="fp32", validate_every=20
     )
     stage = GRPOStage(
         model=str(half_tuned), skills=("tools",), validation=300, prompts=32, answers=8, only_signal=True,
