@@ -36,6 +36,7 @@ precision = "fp32"
 """
 
 
+@pytest.mark.slow
 def test_a_ladder_is_climbed_once_and_its_prediction_is_held_against_a_run(tmp_path):
     """Oracles: the points in the file; the law in the result, evaluated by hand; files untouched by a second call."""
     (tmp_path / "small.toml").write_text(SMALL, encoding="utf-8")

@@ -111,6 +111,7 @@ def test_analytic_derivatives_equal_differences():
             np.testing.assert_allclose(slope, numeric, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_resampled_laws_bracket_the_true_one():
     """30 noisy runs, 40 resamples, a fixed seed: the true prediction lies within the 95 % interval, which is narrow."""
     runs = grid(HOFFMANN, noise=0.005)
