@@ -5,10 +5,10 @@
     blocked     batched matrix products over the lower triangle alone, a block of queries at a time
     products    batched matrix products over all scores, keys first: for few queries that look back into a cache
 
-Which is taken is a matter of measurement. On a GPU, and on a CPU in float32, it is the fused kernels. On a CPU in
-bfloat16, where those compute in float32 inside, the blocked products train 1.7 to 2.7 times as fast (forward and
-backward, 64 to 1,024 tokens), and one decoding step of 16 rows over 400 keys takes 1.0 ms by products, 3.7 ms fused
-(Zen 4, one thread).
+Which is taken is a matter of measurement. On a GPU it is the fused kernels; on a CPU in float32 too, where the tiles of
+`nn.tiled`, for training, do not serve. On a CPU in bfloat16, where the fused kernels compute in float32 inside, the
+blocked products train 1.7 to 2.7 times as fast (forward and backward, 64 to 1,024 tokens), and one decoding step of 16
+rows over 400 keys takes 1.0 ms by products, 3.7 ms fused (Zen 4, one thread).
 """
 
 import math

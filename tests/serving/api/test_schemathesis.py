@@ -8,12 +8,10 @@ where a request has another, and what would be generated is kept to a few tokens
 from typing import Any
 
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
-from schemathesis.config import SchemathesisConfig
-from schemathesis.specs.openapi import checks
 
 from tests.serving.api.conftest import MODEL
+from tests.serving.documents import CHECKS, document_of
 
 OPERATIONS = [
     ("/v1/chat/completions", "POST"),
@@ -33,19 +31,11 @@ LIMITS = {
     "/v1/completions": "max_tokens",
     "/v1/responses": "max_output_tokens",
 }
-CHECKS = [
-    schemathesis.checks.not_a_server_error,
-    checks.status_code_conformance,
-    checks.content_type_conformance,
-    checks.response_headers_conformance,
-    checks.response_schema_conformance,
-]
 
 
 @pytest.fixture(scope="module")
 def document(served):
-    config = SchemathesisConfig.from_dict({"generation": {"allow-x00": False, "mode": "positive"}})
-    return schemathesis.openapi.from_url(f"{served.url}/openapi.json", config=config)
+    return document_of(served.url)
 
 
 def reach_the_model(path: str, body: Any) -> None:

@@ -111,13 +111,19 @@ def test_what_was_shown_is_stored_already(store):
     assert run(scene, store) == "one two three four "
 
 
+async def past_the_first_text(run):
+    """Someone who watches a reply, and has been told of its first words."""
+    watcher = run.watch()
+    async for event in watcher:
+        if event.name == "text":
+            break
+    return watcher
+
+
 def test_stopping_keeps_what_was_said_and_ends_the_models_work(store):
     async def scene(scene):
         run = await scene.say("forever")
-        watcher = run.watch()
-        async for event in watcher:
-            if event.name == "text":
-                break
+        watcher = await past_the_first_text(run)
         await scene.replies.stop(run.id)
         return [event async for event in watcher], scene
 
@@ -231,10 +237,7 @@ def test_what_no_database_takes_is_replaced(store):
 def test_a_deleted_reply_ends_and_stores_nothing(store):
     async def scene(scene):
         run = await scene.say("forever")
-        watcher = run.watch()
-        async for event in watcher:
-            if event.name == "text":
-                break
+        watcher = await past_the_first_text(run)
         await asyncio.to_thread(scene.store.delete, "mei", scene.chat.id)
         events = [event async for event in watcher]
         return events, scene

@@ -6,33 +6,23 @@ Where a request names a conversation or a message, it is often one that exists, 
 import random
 
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
-from schemathesis.config import SchemathesisConfig
-from schemathesis.specs.openapi import checks
 
 from penjing.serving import server
 from penjing.serving.conversations.router import ROUTES
 from penjing.serving.conversations.store import Store
 from penjing.serving.limits import Limits
 from tests.serving.conversations.fakes import application
+from tests.serving.documents import CHECKS, document_of
 
 OPERATIONS = [("/api" + path, method) for method, path, _, _ in ROUTES]
-CHECKS = [
-    schemathesis.checks.not_a_server_error,
-    checks.status_code_conformance,
-    checks.content_type_conformance,
-    checks.response_headers_conformance,
-    checks.response_schema_conformance,
-]
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     store = Store.open(tmp_path_factory.mktemp("chats") / "chats.db", serve=True)
-    config = SchemathesisConfig.from_dict({"generation": {"allow-x00": False, "mode": "positive"}})
     with server.running(application(store), Limits()) as url:  # its end closes the store
-        yield store, schemathesis.openapi.from_url(f"{url}/openapi.json", config=config), url
+        yield store, document_of(url), url
 
 
 def run(served, path, method, examples):
