@@ -14,14 +14,14 @@ SGLang and this project's own server know.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from penjing.errors import GenerationError, PenjingError
 from penjing.inference.chat_model import Text, ToolCall, Usage
 from penjing.inference.sampling import Sampling
-from penjing.inference.tools import CallSplitter, Tool, read_call
+from penjing.inference.tools import CallSplitter, Tool, read_call, why_over
 
 if TYPE_CHECKING:
     from penjing.tokenizer.chat import Message
@@ -210,6 +210,10 @@ class Turn:
                 yield from self._choice(choice)
         except (ValueError, TypeError, AttributeError, LookupError, RecursionError):
             raise RemoteError(f"the server sent what is no piece of an answer: {data[:120]!r}") from None
+
+    def why_over(self, rounds_left: int, theirs: Collection[str]) -> Literal["stop", "length", "tool_calls"] | None:
+        """Why the answer is over with this turn; None: its calls are run, and the model goes on (`tools.why_over`)."""
+        return why_over(self.calls, "length" if self.reason == "length" else "stop", rounds_left, theirs)
 
     def finish(self) -> Iterator[ToolCall]:
         """The calls, once the stream has ended.

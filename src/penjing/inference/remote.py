@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 import httpx2
@@ -25,7 +25,7 @@ from penjing.errors import ConfigError
 from penjing.inference.chat_model import End, Piece, Text, Tool, ToolCall, Usage, check_messages
 from penjing.inference.openai_wire import Events, RemoteError, Scored, Turn, error_of, request_of
 from penjing.inference.sampling import DEFAULT, Sampling
-from penjing.inference.tools import ROUNDS, run_call, why_over
+from penjing.inference.tools import ROUNDS, run_call
 
 if TYPE_CHECKING:
     from penjing.tokenizer.chat import Message
@@ -199,8 +199,7 @@ class OpenAIChatModel:
                 yield from self._pieces(response, turn)
             messages.append(turn.message())
             usage += turn.usage
-            ended: Literal["stop", "length"] = "length" if turn.reason == "length" else "stop"
-            reason = why_over(turn.calls, ended, rounds_left, theirs)
+            reason = turn.why_over(rounds_left, theirs)
             if reason is not None:
                 break
             for call in turn.calls:

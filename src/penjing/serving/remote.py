@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 
@@ -18,7 +18,7 @@ from penjing.inference.chat_model import End, Usage, check_messages
 from penjing.inference.openai_wire import Events, RemoteError, RemoteTooLongError, Scored, Turn, error_of, request_of
 from penjing.inference.remote import Endpoint, again, model_names, pause_before, unreachable
 from penjing.inference.sampling import DEFAULT
-from penjing.inference.tools import ROUNDS, Tool, run_call, why_over
+from penjing.inference.tools import ROUNDS, Tool, run_call
 from penjing.serving.backend import Alternative, Ask, BackendError, Chosen, Named, Piece, TooLongError
 
 if TYPE_CHECKING:
@@ -78,8 +78,7 @@ class RemoteBackend:
                     yield piece
             messages.append(turn.message())
             usage += turn.usage
-            ended: Literal["stop", "length"] = "length" if turn.reason == "length" else "stop"
-            reason = why_over(turn.calls, ended, rounds_left, theirs)
+            reason = turn.why_over(rounds_left, theirs)
             if reason is not None:
                 break
             for call in turn.calls:
