@@ -1,6 +1,7 @@
 """The world: the same everywhere, honest about chance, exact in its checks, and free of what it holds out."""
 
 import hashlib
+import json
 import random
 import re
 from collections import Counter
@@ -9,6 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from penjing.data.world import LANGUAGES, Item, check, dialogue, document, explanation, skills
+from penjing.data.world.conversation import weights_of_skills
+from penjing.data.world.export import write_world
 from penjing.data.world.items import normalise
 from penjing.data.world.split import SPLITS, held_out
 from penjing.data.world.statistics import conditional_entropy, statistics, vocabulary_used
@@ -132,6 +135,35 @@ def test_what_a_model_is_given_in_the_test_has_no_notes(skill):
         for item in items(skill, language, "heldout"):
             given = [m["content"] for m in item.prompt if m["role"] == "assistant"]
             assert not any(re.search("[:：>]", text) for text in given), item
+
+
+def test_skills_are_drawn_as_often_as_their_weights_say(tmp_path):
+    """2,000 draws: shares within four standard errors of the weights; 0 never comes; equal weights change nothing."""
+    names = [skill.name for skill in skills()]
+    wanted = dict.fromkeys(names, 0.0) | {"facts": 3.0, "reading": 1.0}
+    drawn = Counter(dialogue(seed, weights=weights_of_skills(wanted)).skill for seed in range(2000))
+    assert set(drawn) == {"facts", "reading"}
+    assert abs(drawn["facts"] / 2000 - 0.75) < 4 * (0.75 * 0.25 / 2000) ** 0.5
+    alike = weights_of_skills({})
+    assert [dialogue(seed, weights=alike) for seed in range(50)] == [dialogue(seed) for seed in range(50)]
+    paths = write_world(tmp_path, documents=1, dialogues=40, validation=1, seed=1, explanations=0, skills=wanted)
+    written = [json.loads(line)["skill"] for line in paths["dialogues"].read_text(encoding="utf-8").splitlines()]
+    assert len(written) == 40
+    assert set(written) <= {"facts", "reading"}
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"fact": 1}, "no skill 'fact'; did you mean 'facts'"),
+        ({"facts": -1}, "weight of the skill 'facts' is -1"),
+        ({"facts": float("nan")}, "weight of the skill 'facts' is nan"),
+        ({skill.name: 0 for skill in skills()}, "every skill has the weight 0"),
+    ],
+)
+def test_weights_that_make_no_sense_are_refused(weights, message):
+    with pytest.raises(DataError, match=message):
+        weights_of_skills(weights)
 
 
 def test_explanations_are_turns_about_things_and_state_a_kind_first():

@@ -27,6 +27,14 @@ class World(Stage):
     """Whether answers that may be worked out begin with notes."""
     explanations: int = Field(8, ge=0)
     """One conversation in so many explains things instead of asking; 0: none."""
+    skills: dict[str, float] = Field(default_factory=dict)
+    """How often skills are asked for in the dialogues: weights, 1 for those not named."""
+
+    def check(self) -> None:
+        """Looks whether there are such skills."""
+        from penjing.data.world.conversation import weights_of_skills
+
+        weights_of_skills(self.skills)
 
     def run(self, workshop: Workshop) -> dict[str, Any]:
         """Writes the files on all cores."""
@@ -42,6 +50,7 @@ class World(Stage):
                 languages=self.languages,
                 notes=self.notes,
                 explanations=self.explanations,
+                skills=self.skills,
                 workers=os.cpu_count() or 1,
                 on_progress=report,
             )

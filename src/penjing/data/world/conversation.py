@@ -1,5 +1,8 @@
 """Dialogues: a quiz as turns between a user and the assistant, and the check of an answer."""
 
+import math
+from collections.abc import Mapping
+
 from penjing.data.world.dice import Dice
 from penjing.data.world.encyclopedia import about, draw
 from penjing.data.world.items import LANGUAGES, Item, Message, Skill, is_accepted
@@ -25,8 +28,30 @@ def skills() -> tuple[Skill, ...]:
     return tuple(m.SKILL for m in modules().values())
 
 
+def weights_of_skills(weights: Mapping[str, float]) -> dict[str, float]:
+    """A weight for every skill: those of `weights`, and 1 for the others.
+
+    Raises:
+        DataError: a skill is unknown, a weight is negative, or all are 0.
+    """
+    for name, weight in weights.items():
+        module(name)
+        if not 0 <= weight < math.inf:
+            raise DataError(f"the weight of the skill '{name}' is {weight}; it is a number from 0 on")
+    complete = {name: float(weights.get(name, 1)) for name in modules()}
+    if not any(complete.values()):
+        raise DataError("every skill has the weight 0: there is nothing to talk about")
+    return complete
+
+
 def dialogue(
-    seed: int, *, split: str = "train", language: str | None = None, skill: str | None = None, notes: bool = True
+    seed: int,
+    *,
+    split: str = "train",
+    language: str | None = None,
+    skill: str | None = None,
+    notes: bool = True,
+    weights: Mapping[str, float] | None = None,
 ) -> Item:
     """One conversation that ends in an answer which can be checked; the same for the same arguments everywhere.
 
@@ -36,13 +61,16 @@ def dialogue(
         language: en or zh; by default either, by the seed.
         skill: the name of a skill; by default any, by the seed.
         notes: whether answers that may be worked out begin with their notes.
+        weights: of all skills, from `weights_of_skills`: how often each is drawn where `skill` is None; None: alike.
 
     Raises:
         DataError: the split, the language or the skill is unknown, or the seed is negative.
     """
     scene = new_scene(seed, split, language, kind=1, notes=notes)
     dice = scene.dice
-    name = dice.pick(tuple(modules())) if skill is None else skill
+    name = skill
+    if name is None:
+        name = dice.weighted(weights) if weights else dice.pick(tuple(modules()))
     x = dice.random()
     quiz = module(name).quiz(scene, 1 if x < 0.45 else 2 if x < 0.8 else 3)
     messages: list[Message] = []

@@ -5,7 +5,7 @@ version; it promises nothing for `choice`, `shuffle` or `sample`. So everything 
 """
 
 import random
-from collections.abc import MutableSequence, Sequence
+from collections.abc import Mapping, MutableSequence, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -38,6 +38,15 @@ class Dice:
     def pick(self, items: Sequence[T]) -> T:
         """One of the items, all alike."""
         return items[int(self.random() * len(items))]
+
+    def weighted(self, items: Mapping[T, float]) -> T:
+        """One of the keys, as often as its value says."""
+        place = self.random() * sum(items.values())
+        for item, weight in items.items():
+            place -= weight
+            if place < 0:
+                return item
+        return max(items, key=items.__getitem__)  # rounding left a last crumb
 
     def often_early(self, items: Sequence[T], narrow: int = 5) -> T:
         """One of the items, early ones more often.

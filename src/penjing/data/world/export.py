@@ -4,13 +4,14 @@ Each line depends on its own seed alone, so the files are the same whatever the 
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 
 from penjing.data.world import dialogue, document, explanation
+from penjing.data.world.conversation import weights_of_skills
 from penjing.files import atomic_file
 from penjing.workers import in_order
 
@@ -28,18 +29,12 @@ class Order:
     languages: tuple[str, ...]
     notes: bool = True
     explanations: int = 0
+    weights: Mapping[str, float] | None = None
 
     def batches(self) -> Iterator["Order"]:
         """The same lines in pieces that are worth a process's while."""
         for start in range(0, self.count, _BATCH):
-            yield Order(
-                self.kind,
-                self.first + start,
-                min(_BATCH, self.count - start),
-                self.languages,
-                self.notes,
-                self.explanations,
-            )
+            yield replace(self, first=self.first + start, count=min(_BATCH, self.count - start))
 
 
 def write_world(
@@ -52,20 +47,23 @@ def write_world(
     languages: tuple[str, ...] = ("en", "zh"),
     notes: bool = True,
     explanations: int = 8,
+    skills: Mapping[str, float] | None = None,
     workers: int = 1,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Path]:
     """Writes `train.jsonl`, `validation.jsonl` (unseen seeds) and `dialogues.jsonl`; returns their paths by name.
 
     With `notes`, answers that may be worked out begin with notes. One conversation in `explanations` explains things
-    (0: none): questions alone let a model forget what its documents taught. `on_progress(done, all)` is called as lines
+    (0: none): questions alone let a model forget what its documents taught. `skills` has weights of skills in the
+    dialogues; those that it does not name have 1. `on_progress(done, all)` is called as lines
     are finished.
     """
     base = seed * 1_000_000_000
+    weights = weights_of_skills(skills) if skills else None
     orders = {
         "train": Order("document", base, documents, languages, notes),
         "validation": Order("document", base + _VALIDATION_SEEDS, validation, languages, notes),
-        "dialogues": Order("dialogue", base, dialogues, languages, notes, explanations),
+        "dialogues": Order("dialogue", base, dialogues, languages, notes, explanations, weights),
     }
     total, done = documents + dialogues + validation, 0
     paths = {}
@@ -92,7 +90,7 @@ def _write(order: Order) -> list[str]:
             messages = list(explanation(seed, language=language))
             record = {"messages": messages, "skill": "explanation", "language": language}
         else:
-            item = dialogue(seed, language=language, notes=order.notes)
+            item = dialogue(seed, language=language, notes=order.notes, weights=order.weights)
             record = {"messages": list(item.messages), "skill": item.skill, "language": item.language}
         lines.append(json.dumps(record, ensure_ascii=False) + "\n")
     return lines
