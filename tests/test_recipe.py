@@ -20,6 +20,10 @@ class Count(Stage):
     stop_once: bool = False
     reads: str | None = None
     needs: str = ""
+    model: str | None = None
+
+    def named_models(self) -> list[str]:
+        return [self.model] if self.model else []
 
     def named_files(self) -> list[str]:
         return [self.reads] if self.reads else []
@@ -67,6 +71,28 @@ def go(path: Path, *overrides: str, data: str | None = None) -> tuple[dict, str]
 
 def runs(path: Path) -> list[str]:
     return [(path.parent / "out" / f"{name}.runs").read_text() for name in ("one", "two")]
+
+
+def test_a_model_is_a_stage_before_or_a_folder(recipe):
+    """A stage's name leads to what it made; a folder's change makes the stage anew; else it is refused."""
+    folder = recipe.parent / "mine"
+    folder.mkdir()
+    stages = Recipe.read(str(recipe), KINDS_HERE)
+    place = Workshop(recipe.parent / "out" / "two", recipe.parent / "out", stages, None, console(), {})
+    assert place.model("one", Count) == recipe.parent / "out" / "one" / "model"
+    assert place.model(None, Count) == recipe.parent / "out" / "one" / "model"
+    assert place.model(str(folder), Count) == folder
+    go(recipe, "two.model=one")
+    go(recipe, "two.model=one")
+    assert runs(recipe) == ["1", "1"]
+    go(recipe, f"two.model={folder}")
+    (folder / "weights").write_text("others")
+    go(recipe, f"two.model={folder}")
+    assert runs(recipe) == ["1", "3"]
+    for name, message in (("on", "did you mean 'one'"), ("two", "nor a stage before it"), ("none/such", "no file or")):
+        with pytest.raises(DataError, match=message):
+            go(recipe, f"two.model={name}")
+    assert runs(recipe) == ["1", "3"]
 
 
 def test_a_finished_stage_is_reused_and_a_changed_one_is_made_anew_with_all_that_follows(recipe):

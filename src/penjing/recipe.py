@@ -23,6 +23,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -62,6 +63,10 @@ class Stage(Settings, ABC):
 
     def named_files(self) -> Sequence[str]:
         """The files and folders that settings name; when one changes, the stage is made anew."""
+        return ()
+
+    def named_models(self) -> Sequence[str]:
+        """The models that settings name: stages before this one that make one, or models' folders."""
         return ()
 
     def depends_on(self, workshop: "Workshop") -> Any:
@@ -104,15 +109,20 @@ class Workshop:
             )
         return found
 
+    def model(self, named: str | None, kind: type[Stage]) -> Path:
+        """The folder of the model that a setting names: a stage before this one, or a path; None: `made_by(kind)`'s.
+
+        Raises:
+            ConfigError: none is named, and no stage before is of that kind.
+        """
+        if named is None:
+            return self.made_by(kind) / "model"
+        return self.root / named / "model" if named in self.recipe.before(self.folder.name) else Path(named)
+
     def find(self, kind: type[Stage]) -> Path | None:
         """As `made_by`, or None where there is none."""
-        before: Path | None = None
-        for name, stage in self.recipe.stages.items():
-            if name == self.folder.name:
-                break
-            if isinstance(stage, kind):
-                before = self.root / name
-        return before
+        made = [name for name in self.recipe.before(self.folder.name) if isinstance(self.recipe.stages[name], kind)]
+        return self.root / made[-1] if made else None
 
 
 def kind_name(kind: type[Stage]) -> str:
@@ -169,6 +179,10 @@ class Recipe:
         if not stages:
             raise ConfigError(f"{path}: has no stage; a stage is a table such as [tokenizer]")
         return cls(path.stem, stages, str(head.get("description", "")), seed, "data" in head, curve, parallel)
+
+    def before(self, name: str) -> list[str]:
+        """The stages before one, in order."""
+        return list(takewhile(lambda other: other != name, self.stages))
 
 
 def recipe_folder() -> Path:
@@ -280,10 +294,13 @@ def _check(recipe: Recipe, out: Path, data: str | None) -> None:
             stage.check()
         except PenjingError as fault:
             raise ConfigError(f"recipe '{recipe.name}', [{name}]: {fault}") from None
-        for file in stage.named_files():
+        before = recipe.before(name)
+        models = [model for model in stage.named_models() if model not in before]
+        for file in (*stage.named_files(), *models):
             made_by_this_run = Path(file).absolute().is_relative_to(out.absolute())
             if not made_by_this_run and not is_dataset(file) and not places.is_there(file):
-                raise DataError(f"recipe '{recipe.name}', [{name}]: there is no file or folder {file}")
+                stages = f", nor a stage before it of this name{nearest(file, before)}" if file in models else ""
+                raise DataError(f"recipe '{recipe.name}', [{name}]: there is no file or folder {file}{stages}")
     if os.path.exists(out) and not os.path.isdir(out):
         raise ConfigError(f"{out} is a file; --out names a folder, which is made when there is none")
 
@@ -301,7 +318,8 @@ def _usable(out: Path) -> Iterator[None]:
 
 def _nature(name: str, stage: Stage, workshop: Workshop) -> list[Any]:
     """What tells a stage from one that would make something else of the same inputs."""
-    more = [_identity(file) for file in stage.named_files()]
+    models = [model for model in stage.named_models() if model not in workshop.recipe.before(name)]
+    more = [_identity(file) for file in (*stage.named_files(), *models)]
     if (other := stage.depends_on(workshop)) is not None:
         more.append(other)
     return [name, type(stage).__name__, stage.model_dump(mode="json"), *more]

@@ -39,7 +39,7 @@ def test_trains_on_tasks_of_a_file_and_says_what_came_of_it(tmp_path, tasks):
     made = stage(tmp_path, data=tasks, form="(?s).*e.*", overlong=2, kl=0.1, kl_in_reward=0.1, entropy=0.01,
                  method="dapo", parts=2, epochs=2, tries=2, lag=1, correction=2.0)  # fmt: skip
     result, place = run(tmp_path, made)
-    assert list(made.named_files()) == [tasks, made.model]
+    assert [*made.named_files(), *made.named_models()] == [tasks, made.model]
     assert (result["questions"], result["steps"]) == (6, 2)
     assert result["before"]["accuracy"] == 0
     assert "held out: 0.0% right before" in place.output.file.getvalue()

@@ -161,4 +161,4 @@ def test_too_few_preferences_are_an_error_that_says_what_to_lower(tmp_path):
 def test_recipes_know_the_kind():
     stage = Preference(training=STEPS, data="a.jsonl", model="base")
     assert KINDS["preference"] is Preference
-    assert list(stage.named_files()) == ["a.jsonl", "base"]
+    assert [*stage.named_files(), *stage.named_models()] == ["a.jsonl", "base"]

@@ -102,6 +102,19 @@ def test_without_a_file_the_model_s_own_answers_are_compared(tmp_path, easy_worl
     assert len(read_sampled(folder / "held_out.jsonl")) == 5
 
 
+def test_another_model_s_answers_may_be_judged(tmp_path, easy_world, monkeypatch):
+    """A reward model may stand on a better model than the policy whose answers it is to judge."""
+    asked = []
+    monkeypatch.setattr(
+        sampled, "sample", lambda model, *rest, **how: asked.append(model) or made_up(model, *rest, **how)
+    )
+    save_model(tmp_path / "policy", seed=7)
+    make_reward(tmp_path, questions=2, answers=2, validation=2, answered_by=str(tmp_path / "policy"))
+    policy, base = (penjing.load(tmp_path / name)[0].embedding.weight for name in ("policy", "base"))
+    assert not torch.equal(policy, base)
+    assert [torch.equal(model.embedding.weight, policy) for model in asked] == [True, True]
+
+
 def test_answers_come_back_from_their_file_and_those_that_say_the_same_are_one(tmp_path):
     yes, no = ({"role": "assistant", "content": "yes"},), ({"role": "assistant", "content": "no"},)
     prompt = ({"role": "user", "content": "Is it?"},)
@@ -232,8 +245,9 @@ def test_refuses_what_cannot_be():
         Reward(training=STEPS, skills=("fact",)).check()
     with pytest.raises(ConfigError, match="no rule of health 'hacking'"):
         PPOStage(training=STEPS, stop=("hacking",)).check()
-    assert list(Reward(training=STEPS, data="d", model="m").named_files()) == ["d", "m"]
-    assert list(PPOStage(training=STEPS, reward="r").named_files()) == ["r"]
+    assert list(Reward(training=STEPS, data="d").named_files()) == ["d"]
+    assert list(Reward(training=STEPS, model="m", answered_by="a").named_models()) == ["m", "a"]
+    assert list(PPOStage(training=STEPS, reward="r").named_models()) == ["r"]
 
 
 def test_refuses_a_file_of_too_few_pairs_and_answers_that_are_all_alike(tmp_path, easy_world, monkeypatch):

@@ -35,9 +35,9 @@ def workshop(root: Path, stages: dict[str, Stage], name: str, data: Path | None 
     return Workshop(root / name, root, Recipe("small", stages), given, Console(file=io.StringIO()), {})
 
 
-def save_model(folder: Path, dtype: torch.dtype = torch.float32) -> Path:
+def save_model(folder: Path, dtype: torch.dtype = torch.float32, seed: int = 1) -> Path:
     model = MODEL.config(TOKENIZER.vocab_size).build()
-    model.initialise(torch.Generator().manual_seed(1))
+    model.initialise(torch.Generator().manual_seed(seed))
     penjing.save(folder, model.to(dtype), TOKENIZER)
     return folder
 
@@ -76,7 +76,8 @@ def test_the_tokenizer_depends_on_the_split_of_the_users_text_alone(tmp_path, no
 
 def test_stages_name_the_files_that_they_read():
     assert TokenizerStage(load="there").named_files() == ["there"]
-    assert list(Instruct(training=TRAINING, data="talk.jsonl", model="base").named_files()) == ["talk.jsonl", "base"]
+    tuning = Instruct(training=TRAINING, data="talk.jsonl", model="base")
+    assert [*tuning.named_files(), *tuning.named_models()] == ["talk.jsonl", "base"]
     assert [*Instruct(training=TRAINING).named_files(), *TokenizerStage().named_files()] == []
 
 

@@ -1,17 +1,17 @@
 """The stage that sets assistants side by side: one recipe's model before and after each method of alignment."""
 
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from penjing.errors import ConfigError, nearest
 from penjing.files import atomic_file
 from penjing.recipe import Stage, Workshop
 from penjing.settings import Count
 from penjing.stages.bars import Bars
 from penjing.stages.progress import track
 from penjing.stages.settings import check_skills
+from penjing.stages.training import Instruct
 
 if TYPE_CHECKING:
     from penjing.alignment.comparison import Answered
@@ -37,9 +37,9 @@ class Compare(Stage):
         """Looks whether there are such skills."""
         check_skills(self.skills)
 
-    def depends_on(self, workshop: Workshop) -> Any:
-        """Where the models are."""
-        return [str(self._folder(workshop, name)) for name in self.models]
+    def named_models(self) -> Sequence[str]:
+        """The assistants."""
+        return self.models
 
     def run(self, workshop: Workshop) -> dict[str, Any]:
         """The accuracy of each, its win rate and its divergence from the first."""
@@ -56,13 +56,13 @@ class Compare(Stage):
             for seed in range(self.items)
         ]
         device = choose_device()
-        first, tokenizer = penjing.load(self._folder(workshop, self.models[0]), device=device)
+        first, tokenizer = penjing.load(workshop.model(self.models[0], Instruct), device=device)
         found: list[Answered] = []
         result: dict[str, Any] = {"questions": len(items), "skills": names, "assistants": {}}
         with track(workshop.output, "asking") as report:
             for number, name in enumerate(self.models):
                 model, its_tokenizer = (
-                    penjing.load(self._folder(workshop, name), device=device) if number else (first, tokenizer)
+                    penjing.load(workshop.model(name, Instruct), device=device) if number else (first, tokenizer)
                 )
                 one = comparison.answered(name, model, its_tokenizer, items)
                 found.append(one)
@@ -85,15 +85,3 @@ class Compare(Stage):
             page = comparison.side_by_side(items, found, self.samples)
             temporary.write_text(f"# Answers side by side\n\n{page}", encoding="utf-8")
         return result
-
-    def _folder(self, workshop: Workshop, name: str) -> Path:
-        stages = list(workshop.recipe.stages)
-        before = stages[: stages.index(workshop.folder.name)] if workshop.folder.name in stages else stages
-        if name in before:
-            return workshop.root / name / "model"
-        if Path(name).is_dir():
-            return Path(name)
-        raise ConfigError(
-            f"[{workshop.folder.name}] compares '{name}', which is neither a stage before it nor a model's folder"
-            f"{nearest(name, before)}"
-        )

@@ -17,7 +17,6 @@ the run.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import Field
@@ -50,7 +49,7 @@ class GRPOStage(Stage):
     method: str = "grpo"
     """"grpo", "dr_grpo", "rloo", "reinforce_plus", "reinforce_plus_baseline", "dapo", "bnpo", "cispo", "gspo", ..."""
     model: str | None = None
-    """A model folder to start from; by default what the latest instruct stage made."""
+    """A stage or model folder to start from; by default what the latest instruct stage made."""
     data: str | None = None
     """Prompts with what their answers are judged by, a file or folder; by default the world's questions."""
     reward: Literal["number", "exact", "boxed", "tests"] = "number"
@@ -115,7 +114,11 @@ class GRPOStage(Stage):
 
     def named_files(self) -> Sequence[str]:
         """The tasks and the model to start from."""
-        return [path for path in (self.data, self.model) if path]
+        return [self.data] if self.data else []
+
+    def named_models(self) -> Sequence[str]:
+        """The model to start from."""
+        return [self.model] if self.model else []
 
     def run(self, workshop: Workshop) -> dict[str, Any]:
         """From a chat model to `model/`."""
@@ -129,7 +132,7 @@ class GRPOStage(Stage):
         from penjing.data.world import calculator
         from penjing.training.metrics import read_metrics
 
-        base = Path(self.model) if self.model else workshop.made_by(Instruct) / "model"
+        base = workshop.model(self.model, Instruct)
         policy, tokenizer = penjing.load(base, dtype=torch.float32)
         reference = penjing.load(base, dtype=torch.float32)[0] if self.kl or self.kl_in_reward else None
         tools = {} if self.data else {"calculator": calculator}

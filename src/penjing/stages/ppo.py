@@ -62,9 +62,9 @@ class PPOStage(Stage):
     average: float | None = Field(None, ge=0, lt=1)
     """The decay of the policy's averaged weights, 0.992 in InstructGPT; by default none are kept."""
     model: str | None = None
-    """A model folder to start from; by default what the latest instruct stage made."""
+    """A stage or model folder to start from; by default what the latest instruct stage made."""
     reward: str | None = None
-    """A reward model's folder; by default what the latest reward stage made."""
+    """A reward stage or model's folder; by default what the latest reward stage made."""
     questions: Count = 4_000
     """Of how many of the world's questions prompts are drawn."""
     skills: tuple[str, ...] = ()
@@ -111,8 +111,8 @@ class PPOStage(Stage):
         check_skills(self.skills)
         self._rules()
 
-    def named_files(self) -> Sequence[str]:
-        """The models to start from."""
+    def named_models(self) -> Sequence[str]:
+        """The policy and the reward model to start from."""
         return [path for path in (self.model, self.reward) if path]
 
     def run(self, workshop: Workshop) -> dict[str, Any]:
@@ -131,8 +131,8 @@ class PPOStage(Stage):
         from penjing.device import choose_device
         from penjing.models.scored_folder import load_scored
 
-        base = Path(self.model) if self.model else workshop.made_by(Instruct) / "model"
-        scored = Path(self.reward) if self.reward else workshop.made_by(Reward) / "model"
+        base = workshop.model(self.model, Instruct)
+        scored = workshop.model(self.reward, Reward)
         policy, tokenizer = penjing.load(base, dtype=torch.float32)
         reference, _ = penjing.load(base, dtype=torch.float32)
         scorer = load_scored(scored, device=choose_device(), dtype=torch.float32)

@@ -57,7 +57,7 @@ class Preference(Stage):
     data: str | None = None
     """Preferences: a file or folder; by default pairs of the model's own answers to the world's questions."""
     model: str | None = None
-    """A model folder to start from; by default what the latest instruct or preference stage before this one made."""
+    """A stage or model folder to start from; by default the latest instruct or preference stage before this one."""
     row: Count | None = None
     """Tokens of a row; by default the model's context. Longer answers are left out."""
     validation: Count = 100
@@ -101,14 +101,18 @@ class Preference(Stage):
         return made
 
     def named_files(self) -> Sequence[str]:
-        """The preferences and the model to start from."""
-        return [path for path in (self.data, self.model) if path]
+        """The preferences."""
+        return [self.data] if self.data else []
+
+    def named_models(self) -> Sequence[str]:
+        """The model to start from."""
+        return [self.model] if self.model else []
 
     def run(self, workshop: Workshop) -> dict[str, Any]:
         """From a chat model to `model/`, with plots of margin, accuracy and divergence."""
         import penjing
 
-        base = Path(self.model) if self.model else _latest(workshop) / "model"
+        base = workshop.model(self.model or _latest(workshop), Instruct)
         return self._train(workshop, base, self._preferences(workshop, base), penjing.load(base)[1])
 
     def _preferences(self, workshop: Workshop, base: Path) -> "list[Comparison] | list[Judged]":
@@ -244,15 +248,11 @@ class Preference(Stage):
         return "bf16" if dtype == torch.bfloat16 else "fp32"
 
 
-def _latest(workshop: Workshop) -> Path:
-    """The folder of the latest stage before this one that made a chat model."""
-    found: Path | None = None
-    for name, stage in workshop.recipe.stages.items():
-        if name == workshop.folder.name:
-            break
-        if isinstance(stage, Instruct | Preference):
-            found = workshop.root / name
-    return workshop.made_by(Instruct) if found is None else found
+def _latest(workshop: Workshop) -> str | None:
+    """The latest stage before this one that made a chat model."""
+    stages = workshop.recipe.stages
+    before = workshop.recipe.before(workshop.folder.name)
+    return next((name for name in reversed(before) if isinstance(stages[name], Instruct | Preference)), None)
 
 
 def _border(preferences: "Sequence[Comparison] | Sequence[Judged]", kept: int) -> int:

@@ -48,7 +48,9 @@ class Reward(Stage):
     data: str | None = None
     """Preferences: a file or folder; by default the model's own answers to the world's questions, right over wrong."""
     model: str | None = None
-    """A model folder to start from; by default what the latest instruct stage made."""
+    """A stage or model folder to start from; by default what the latest instruct stage made."""
+    answered_by: str | None = None
+    """The stage or model folder whose answers are judged; by default the one to start from."""
     row: Count | None = None
     """Tokens of a row; by default the model's context. Longer answers are left out."""
     validation: Count = 200
@@ -72,8 +74,12 @@ class Reward(Stage):
         check_skills(self.skills)
 
     def named_files(self) -> Sequence[str]:
-        """The preferences and the model to start from."""
-        return [path for path in (self.data, self.model) if path]
+        """The preferences."""
+        return [self.data] if self.data else []
+
+    def named_models(self) -> Sequence[str]:
+        """The model to start from, and the one that answers."""
+        return [name for name in (self.model, self.answered_by) if name]
 
     def run(self, workshop: Workshop) -> dict[str, Any]:
         """From a chat model to `model/`, which scores answers."""
@@ -84,7 +90,7 @@ class Reward(Stage):
         from penjing.alignment.reward_model import BradleyTerry, mean_loss, pack_ranked
         from penjing.models.scored import ScoredModel
 
-        base = Path(self.model) if self.model else workshop.made_by(Instruct) / "model"
+        base = workshop.model(self.model, Instruct)
         chat, tokenizer = penjing.load(base, dtype=torch.float32)
         row = chat.config.context if self.row is None else self.row
         learned, held_out, told = self._ranked(workshop, base, tokenizer, row)
@@ -180,7 +186,8 @@ class Reward(Stage):
         for name, split, count in (("answers", "train", self.questions), ("held_out", "heldout", self.validation)):
             file = workshop.folder / f"{name}.jsonl"
             if not file.is_file():
-                ranked.write_sampled(file, self._draw(workshop, base, split, count))
+                answering = workshop.model(self.answered_by, Instruct) if self.answered_by else base
+                ranked.write_sampled(file, self._draw(workshop, answering, split, count))
             drawn = ranked.read_sampled(file)
             kept = [one for one in ranked.of_sampled(drawn, tokenizer, row) if one is not None]
             if not kept:

@@ -96,7 +96,7 @@ class Instruct(Stage):
     mixture: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     """Weights of several files or folders of conversations, or of world stages, instead of `data`."""
     model: str | None = None
-    """A model folder to start from; by default what the pretrain stage made."""
+    """A stage or model folder to start from; by default what the pretrain stage made."""
     row: Count | None = None
     """Tokens of a row; by default the model's context. Longer conversations lose turns at their end."""
     packing: Literal["best_fit", "padded", "grouped"] = "best_fit"
@@ -122,8 +122,12 @@ class Instruct(Stage):
                 raise ConfigError("both data and mixture are given; put the data into the mixture, with a weight")
 
     def named_files(self) -> Sequence[str]:
-        """The conversations and the model to start from."""
-        return [path for path in (self.data, self.model, *filter(is_path, self.mixture)) if path]
+        """The conversations."""
+        return [path for path in (self.data, *filter(is_path, self.mixture)) if path]
+
+    def named_models(self) -> Sequence[str]:
+        """The model to start from."""
+        return [self.model] if self.model else []
 
     def run(self, workshop: Workshop) -> dict[str, Any]:
         """From a base model to `model/`, which answers."""
@@ -131,7 +135,7 @@ class Instruct(Stage):
         from penjing.data.instructions import InstructionLoader, RenderedConversations, read
         from penjing.data.loader import validation_batches
 
-        base = Path(self.model) if self.model else workshop.made_by(Pretrain) / "model"
+        base = workshop.model(self.model, Pretrain)
         model, tokenizer, fill = _base(base)
         row = model.config.context if self.row is None else self.row
         weights = self._sources(workshop)
