@@ -124,6 +124,10 @@ class Training(Settings):
     """Peak of what Muon leaves to AdamW; by default the same. With AdamW alone it has no part."""
     momentum: _Part = 0.95
     """Muon's."""
+    iterations: Count = 5
+    """Muon's, of Newton-Schulz."""
+    polynomials: Literal["fixed", "minimax"] = "fixed"
+    """What these apply: one polynomial, or for each of 3, 4 or 5 iterations the best one; 3 such cost less time."""
     betas: tuple[_Part, _Part] = (0.9, 0.95)
     """AdamW's."""
     weight_decay: _Amount = 0.1
@@ -196,7 +200,12 @@ class Training(Settings):
             optimizer=adamw
             if self.optimizer == "adamw"
             else Muon.Config(
-                learning_rate=self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay, adamw=adamw
+                learning_rate=self.learning_rate,
+                momentum=self.momentum,
+                weight_decay=self.weight_decay,
+                iterations=self.iterations,
+                polynomials=self.polynomials,
+                adamw=adamw,
             ),
             schedule=kind(**{name: value for name, value in shape.items() if name in kind.__dataclass_fields__}),
             accumulate=self.accumulate,
