@@ -165,9 +165,9 @@ def test_a_dead_engine_is_replaced_when_its_model_is_next_asked_for(sources):
         models = registry(sources[:1])
         backend = await models.get("a")
         expected = await text_of(backend)
-        service = backend.loaded.service
-        service._build = lambda: 1 / 0
-        service._engine.step = lambda: 1 / 0
+        host = models._held["a"].content.host
+        host._build = lambda: 1 / 0
+        host._engine.step = lambda: 1 / 0
         with pytest.raises(BackendError):
             await text_of(backend)
         assert await text_of(await models.get("a")) == expected

@@ -6,11 +6,11 @@ import threading
 import pytest
 
 from penjing.errors import GenerationError
-from penjing.inference.constrained import Vocabulary, compile_schema
 from penjing.inference.engine.engine import Engine
 from penjing.inference.sampling import Sampling
-from penjing.serving.backend import BackendError
-from penjing.serving.service import EngineService
+from penjing.serving.backend import BackendError, ShapeError
+from penjing.serving.constraints import Shape
+from penjing.serving.service import in_thread
 from tests.inference import tiny
 
 MODEL = tiny.model(context=256)
@@ -20,9 +20,13 @@ LONG = Sampling(temperature=0, max_new_tokens=200)
 
 @pytest.fixture
 def service():
-    made = EngineService(lambda: Engine(MODEL, tokens=2048, seats=8))
+    made = in_thread(lambda: Engine(MODEL, tokens=2048, seats=8))
     yield made
     made.close()
+
+
+def nothing(model, tokenizer) -> None:
+    """Work that is done at once."""
 
 
 async def ids(service, prompt, sampling=GREEDY, **options) -> list[int]:
@@ -55,7 +59,7 @@ def test_samples_of_one_prompt_read_it_once_and_differ_as_in_the_engine(service)
         return await asyncio.gather(*(ids(service, prompt, sampling, sample=n) for n in range(4)))
 
     assert asyncio.run(four()) == alone(prompt, sampling, samples=4)
-    assert service._engine.metrics.prompt_tokens == 33
+    assert service.host._engine.metrics.prompt_tokens == 33
 
 
 def test_the_third_sample_alone_is_the_third_of_many(service):
@@ -69,12 +73,12 @@ def test_leaving_frees_the_memory_at_once(service):
     async def leave():
         tokens = service.stream([1, 2, 3], LONG)
         await anext(tokens)
-        assert sum(service._engine.cache.used.values()) > 0
+        assert sum(service.host._engine.cache.used.values()) > 0
         await tokens.aclose()
         async with asyncio.timeout(0.1):
-            await service.run(lambda: None)  # a pass later
-        assert sum(service._engine.cache.used.values()) == 0
-        assert not service._engine.busy
+            await service.run(nothing)  # a pass later
+        assert sum(service.host._engine.cache.used.values()) == 0
+        assert not service.host._engine.busy
         assert not service.busy
 
     asyncio.run(leave())
@@ -92,8 +96,8 @@ def test_cancelling_the_task_does_too(service):
         await begun.wait()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        await service.run(lambda: None)
-        assert not service._engine.busy
+        await service.run(nothing)
+        assert not service.host._engine.busy
 
     asyncio.run(cancel())
 
@@ -126,7 +130,7 @@ def test_a_failing_engine_fails_its_requests_and_a_new_one_takes_over():
             engine.step = failing
         return engine
 
-    service = EngineService(build)
+    service = in_thread(build)
 
     async def both():
         return await asyncio.gather(ids(service, [1]), ids(service, [2]), return_exceptions=True)
@@ -152,7 +156,7 @@ def test_a_service_whose_engine_cannot_be_made_again_says_so():
         engine.step = lambda: 1 / 0
         return engine
 
-    service = EngineService(build)
+    service = in_thread(build)
     with pytest.raises(BackendError):
         asyncio.run(ids(service, [1]))
     with pytest.raises(BackendError, match="no new one"):
@@ -162,15 +166,15 @@ def test_a_service_whose_engine_cannot_be_made_again_says_so():
 
 
 def test_work_is_done_in_the_engines_thread_and_its_error_comes_back(service):
-    thread = asyncio.run(service.run(threading.current_thread))
-    assert thread is service._thread
+    thread = asyncio.run(service.run(lambda model, _: (model, threading.current_thread())))
+    assert thread == (MODEL, service.host._thread)
     with pytest.raises(ZeroDivisionError):
-        asyncio.run(service.run(lambda: 1 / 0))
+        asyncio.run(service.run(lambda *_: 1 / 0))
     assert asyncio.run(ids(service, [5])) == alone([5], GREEDY)[0]
 
 
 def test_closing_tells_those_who_wait_and_those_who_come_later():
-    service = EngineService(lambda: Engine(MODEL, tokens=2048))
+    service = in_thread(lambda: Engine(MODEL, tokens=2048))
 
     async def closed():
         tokens = service.stream([1], LONG)
@@ -190,20 +194,22 @@ def test_an_engine_that_cannot_be_made_is_an_error_where_the_service_is():
         raise GenerationError("no memory")
 
     with pytest.raises(GenerationError, match="no memory"):
-        EngineService(build)
+        in_thread(build)
 
 
 def test_constraints_hold_for_their_own_request_only():
     tokenizer = tiny.tokenizer()
     model = tiny.model(tokenizer.vocab_size, context=256)
-    service = EngineService(lambda: Engine(model, tokens=2048))
-    constraint = compile_schema({"enum": [True, None]}, Vocabulary(tokenizer, model.config.vocab))
+    service = in_thread(lambda: Engine(model, tokens=2048), tokenizer=tokenizer)
+    shape = Shape(schema={"enum": [True, None]})
 
-    async def two():
-        return await asyncio.gather(ids(service, [5], constraint=constraint), ids(service, [5]))
+    async def three():
+        bad = ids(service, [5], shape=Shape(schema={"type": "nothing"}))
+        return await asyncio.gather(ids(service, [5], shape=shape), ids(service, [5]), bad, return_exceptions=True)
 
-    one, other = asyncio.run(two())
+    one, other, wrong = asyncio.run(three())
     assert tokenizer.decode(one) in ("true", "null")
+    assert isinstance(wrong, ShapeError)
     engine = Engine(model, tokens=2048)
     (request,) = engine.add([5], GREEDY)
     list(engine.stream(request))

@@ -45,6 +45,9 @@ def serve(
         int | None, typer.Option(help="How many models are in memory at once; the longest unused goes.", min=1)
     ] = None,
     seats: Annotated[int, typer.Option(help="How many requests a model answers at once.", min=1)] = 32,
+    processes: Annotated[
+        bool, typer.Option(help="Whether each model has a process of its own: faster, for some more memory.")
+    ] = True,
     rate: Annotated[float, typer.Option(help="Requests a minute of one user; 0: no limit.", min=0)] = 0,
     concurrent: Annotated[int, typer.Option(help="Requests of one user at once; 0: no limit.", min=0)] = 0,
     queue: Annotated[int, typer.Option(help="Requests at once, of all users; 0: no limit.", min=0)] = 256,
@@ -104,6 +107,7 @@ def serve(
         device=device,
         precision=precision,
         seats=seats,
+        processes=processes,
         limits=limits,
         keys=keys,
         origins=frozenset(allow_origin or ()),

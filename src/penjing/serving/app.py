@@ -48,6 +48,7 @@ def create_app(settings: ServeSettings) -> FastAPI:
         device=settings.device,
         precision=settings.precision,
         seats=settings.seats,
+        processes=settings.processes,
         tools=_tools(settings),
         metrics=gate.metrics,
     )

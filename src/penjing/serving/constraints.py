@@ -14,9 +14,10 @@ object.
 
 import json
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from threading import Lock
+from typing import Any
 
 from penjing.errors import GenerationError
 from penjing.inference.chat_model import Tool
@@ -27,6 +28,45 @@ from penjing.serving.backend import Ask, Named, ShapeError
 _KEPT = 32
 
 
+@dataclass(frozen=True)
+class Shape:
+    """What one turn must be: calls of these tools, or JSON, or either."""
+
+    tools: tuple[Tool, ...] = ()
+    """What may be called, where calls are held to their schemas."""
+    strict: frozenset[str] = frozenset()
+    """The names of those whose schemas must be enforced."""
+    must: bool = False
+    """Whether a tool must be called, before anything else is written."""
+    parallel: bool = True
+    """Whether there may be more than one call."""
+    schema: Mapping[str, Any] | None = None
+    """Of the text that is no call; None: any text."""
+
+    @property
+    def key(self) -> str:
+        """The same for shapes that are the same."""
+        tools = [tool.to_dict() for tool in self.tools]
+        return json.dumps([tools, sorted(self.strict), self.must, self.parallel, self.schema])
+
+
+def shape_of(ask: Ask, *, first: bool = True) -> Shape | None:
+    """What the next turn of an answer must be; None: anything.
+
+    Args:
+        ask: what is asked.
+        first: whether it is the answer's first turn: a call that must be made is made there.
+    """
+    tools = () if ask.tool_choice == "none" else tuple(ask.tools)
+    must = first and (ask.tool_choice == "required" or isinstance(ask.tool_choice, Named))
+    if isinstance(ask.tool_choice, Named) and first:
+        tools = tuple(tool for tool in tools if tool.name == ask.tool_choice.name)
+    schema = None if ask.constraint is None else dict(ask.constraint.schema or {"type": "object"})
+    if must or (tools and (ask.strict or not ask.parallel or schema is not None)):
+        return Shape(tools, ask.strict, must, ask.parallel, None if must else schema)
+    return None if schema is None else Shape(schema=schema)
+
+
 class Constraints:
     """The constraints of one model."""
 
@@ -35,32 +75,25 @@ class Constraints:
         self._kept: OrderedDict[str, GrammarConstraint | GenerationError] = OrderedDict()
         self._lock = Lock()
 
-    def of(self, ask: Ask, *, first: bool = True) -> GrammarConstraint | None:
-        """What the next turn must be; None: anything.
+    def known(self, shape: Shape) -> bool:
+        """Whether `of` need not compile it."""
+        with self._lock:
+            return shape.key in self._kept
 
-        Args:
-            ask: what is asked.
-            first: whether it is the answer's first turn: a call that must be made is made there.
+    def of(self, shape: Shape) -> GrammarConstraint:
+        """The constraint to a shape.
 
         Raises:
             ShapeError: a schema is malformed, not supported, or allows nothing.
         """
-        tools = () if ask.tool_choice == "none" else tuple(ask.tools)
-        must = first and (ask.tool_choice == "required" or isinstance(ask.tool_choice, Named))
-        if isinstance(ask.tool_choice, Named) and first:
-            tools = tuple(tool for tool in tools if tool.name == ask.tool_choice.name)
-        shape = None if ask.constraint is None else (ask.constraint.schema or {"type": "object"})
-        if must or (tools and (ask.strict or not ask.parallel or shape is not None)):
-            tools = tuple(self._possible(tool, strict=tool.name in ask.strict) for tool in tools)
-            key = json.dumps([[tool.to_dict() for tool in tools], must, ask.parallel, None if must else shape])
-            text = None if must or shape is None else dict(shape)
-            return self._compiled(
-                key, lambda: compile_calls(tools, self.vocabulary, must=must, parallel=ask.parallel, text=text)
-            )
-        if shape is not None:
-            schema = dict(shape)
-            return self._compiled(json.dumps(schema), lambda: compile_schema(schema, self.vocabulary))
-        return None
+        return self._compiled(shape.key, lambda: self._compile(shape))
+
+    def _compile(self, shape: Shape) -> GrammarConstraint:
+        schema = None if shape.schema is None else dict(shape.schema)
+        if schema is not None and not shape.tools:
+            return compile_schema(schema, self.vocabulary)
+        tools = [self._possible(tool, strict=tool.name in shape.strict) for tool in shape.tools]
+        return compile_calls(tools, self.vocabulary, must=shape.must, parallel=shape.parallel, text=schema)
 
     def _possible(self, tool: Tool, *, strict: bool) -> Tool:
         """The tool, with arguments that are any object where its schema cannot be enforced and need not be."""

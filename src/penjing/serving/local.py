@@ -1,4 +1,4 @@
-"""Models in this process as the server's backends: the chat template, an engine in its thread, tool calls, constraints.
+"""Models of this server as its backends: the chat template, an engine, tool calls, constraints.
 
     conversation -> prompt -> tokens of the engine -> turn of text and calls -> pieces
                       ^                                   |
@@ -12,16 +12,15 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from penjing.errors import GenerationError, TokenizerError
 from penjing.inference.chat_model import End, Text, Tool, Usage, check_messages
-from penjing.inference.constrained import Vocabulary
 from penjing.inference.engine.request import Token
 from penjing.inference.sampling import DEFAULT, Sampling
 from penjing.inference.text import decoder_of, encode_prompt, end_ids
@@ -29,9 +28,9 @@ from penjing.inference.tools import ROUNDS, run_call, why_over
 from penjing.inference.turn import Turn
 from penjing.nn.mode import evaluation_mode
 from penjing.serving.backend import Alternative, Ask, Chosen, Continuation, Piece, TooLongError
-from penjing.serving.constraints import Constraints
+from penjing.serving.constraints import shape_of
 from penjing.serving.metrics import Metrics
-from penjing.serving.service import EngineService
+from penjing.serving.service import EngineService, Job
 
 if TYPE_CHECKING:
     from penjing.models.encoder import Encoder
@@ -39,33 +38,22 @@ if TYPE_CHECKING:
     from penjing.tokenizer import Tokenizer
     from penjing.tokenizer.chat import Message
 
-Result = TypeVar("Result")
-
 LOOKED_AT = 8
 """Alternatives of each token that `Ask.look` shows."""
 
 
-@dataclass
-class Loaded:
-    """A language model in memory, with the engine that serves it."""
-
-    model: "LanguageModel"
-    service: EngineService
-    vocabulary: Vocabulary
-    constraints: Constraints = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.constraints = Constraints(self.vocabulary)
+_SHORT = 1 << 13
+"""Characters of messages that are tokenized at once; more are tokenized in a thread, for that takes its time."""
 
 
 class LocalBackend:
-    """Answers with a language model in this process.
+    """Answers with a language model of this server's.
 
     Args:
         name: what it is called.
         tokenizer: the model's.
         context: how many tokens the model can read.
-        hold: gives the loaded model, and keeps it loaded as long as the context lasts.
+        hold: gives the loaded model's engine, and keeps it loaded as long as the context lasts.
         defaults: the settings that the model prefers.
         tools: functions that the model has learned to call, by name; they are run here.
         metrics: is told of times and tokens.
@@ -76,7 +64,7 @@ class LocalBackend:
         name: str,
         tokenizer: "Tokenizer",
         context: int,
-        hold: Callable[[], AbstractAsyncContextManager[Loaded]],
+        hold: Callable[[], AbstractAsyncContextManager[EngineService]],
         *,
         defaults: Sampling = DEFAULT,
         tools: Mapping[str, Callable[..., object]] | None = None,
@@ -87,27 +75,14 @@ class LocalBackend:
         self.context = context
         self.defaults = defaults
         self.tools = dict(tools or {})
-        self.loaded: Loaded | None = None
-        """The model, while it is in memory; whoever loads it sets this."""
         self._hold = hold
         self._metrics = metrics
         self._words = threading.Lock()  # one thread at a time encodes
 
-    @property
-    def model(self) -> "LanguageModel":
-        """The model, while it is in memory.
-
-        Raises:
-            GenerationError: it is not.
-        """
-        if self.loaded is None:
-            raise GenerationError(f"the model '{self.name}' is not in memory just now; ask again")
-        return self.loaded.model
-
-    async def run(self, work: Callable[[], Result]) -> Result:
-        """Does some work in the engine's thread, while no one else uses the model."""
-        async with self._hold() as loaded:
-            return await loaded.service.run(work)
+    async def run(self, work: Callable[..., Any], **arguments: Any) -> Any:
+        """`work(model, tokenizer, **arguments)` while no one else uses the model; see `EngineService.run`."""
+        async with self._hold() as service:
+            return await service.run(work, **arguments)
 
     # conversations
 
@@ -125,11 +100,10 @@ class LocalBackend:
         theirs = {tool.name for tool in described if tool.run is None}
         run = {name: function for name, function in run.items() if name not in theirs}
         messages, usage, rounds_left = list(ask.messages), Usage(), ROUNDS
-        async with self._hold() as loaded:
+        async with self._hold() as service:
             while True:
                 first = len(messages) == len(ask.messages)
-                constraint = await asyncio.to_thread(loaded.constraints.of, ask, first=first)
-                prompt = await asyncio.to_thread(self.prompt_of, messages, described)
+                prompt = await self._prompt(messages, described)
                 sampling = self._within(ask.sampling, prompt, ask.look)
                 turn = Turn(
                     decoder_of(self.tokenizer, at_start=True),
@@ -137,28 +111,22 @@ class LocalBackend:
                     id=f"call-{len(messages)}",
                     calls=choice != "none",
                 )
-                ends = end_ids(self.tokenizer)
-                job = loaded.service.submit(prompt, sampling, stop_ids=ends, constraint=constraint, sample=ask.sample)
-                tokens = loaded.service.tokens_of(job)
-                unseen: list[Chosen] = []  # tokens whose text is not certain yet
+                shape, ends = shape_of(ask, first=first), end_ids(self.tokenizer)
+                job = service.submit(prompt, sampling, stop_ids=ends, shape=shape, sample=ask.sample)
+                batches = service.tokens_of(job)
+                reading = _Reading(self, turn, hidden=True)
                 try:
-                    async for token in tokens:
+                    async for tokens in batches:
                         if began:
                             self._tell_first(began)
                             began = 0.0
-                        if token.logprob is not None and not token.is_stop:
-                            unseen.append(self._chosen(token))
-                        for piece in turn.push(token):
-                            for each in unseen if isinstance(piece, Text) else ():
-                                yield each
-                            unseen.clear()
+                        for piece in reading.pieces(tokens):
                             yield piece
                         if turn.over:
                             break
                 finally:
-                    await tokens.aclose()
-                    cost = self._cost(prompt, job.request)
-                    usage += cost
+                    await batches.aclose()
+                    usage += self._cost(prompt, job, reading.count)
                 messages.append({"role": "assistant", "content": turn.content})
                 reason = why_over(turn.calls, turn.reason, rounds_left, theirs)
                 if reason is not None:
@@ -169,6 +137,11 @@ class LocalBackend:
                     messages.append({"role": "tool", "content": result.content})
                 rounds_left -= 1
         yield End(reason, usage, tuple(messages[len(ask.messages) :]))
+
+    async def _prompt(self, messages: "Sequence[Message]", tools: Sequence[Tool]) -> list[int]:
+        if sum(len(message["content"] or "") for message in messages) <= _SHORT:
+            return self.prompt_of(messages, tools)
+        return await asyncio.to_thread(self.prompt_of, messages, tools)
 
     def prompt_of(self, messages: "Sequence[Message]", tools: Sequence[Tool]) -> list[int]:
         """The token ids that the model is asked with.
@@ -194,47 +167,42 @@ class LocalBackend:
         began = time.perf_counter()
         prompt = list(ask.prompt) if isinstance(ask.prompt, tuple) else await asyncio.to_thread(self._ids, ask.prompt)
         self._check_ids(prompt)
-        async with self._hold() as loaded:
+        async with self._hold() as service:
             sampling = self._within(ask.sampling, prompt)
             if ask.only_echo:
                 sampling = replace(sampling, max_new_tokens=1)
             scored = ask.echo and sampling.logprobs is not None
             ends = end_ids(self.tokenizer)
-            job = loaded.service.submit(prompt, sampling, stop_ids=ends, sample=ask.sample, prompt_logprobs=scored)
-            tokens = loaded.service.tokens_of(job)
+            job = service.submit(prompt, sampling, stop_ids=ends, sample=ask.sample, prompt_logprobs=scored)
+            batches = service.tokens_of(job)
             turn = Turn(decoder_of(self.tokenizer, at_start=False), sampling.stop, calls=False)
-            unseen: list[Chosen] = []
+            reading = _Reading(self, turn)
             reason = "length"
             try:
-                async for token in tokens:
+                async for tokens in batches:
                     if began:
                         self._tell_first(began)
                         began = 0.0
-                        for echoed in self._echoed(ask, prompt, job.request) if ask.echo else ():
+                        for echoed in self._echoed(ask, prompt, job) if ask.echo else ():
                             yield echoed
                         if ask.only_echo:
                             break
-                    if token.logprob is not None and not token.is_stop:
-                        unseen.append(self._chosen(token))
-                    for piece in turn.push(token):
-                        for each in unseen:
-                            yield each
-                        unseen.clear()
+                    for piece in reading.pieces(tokens):
                         yield piece
                     if turn.over:
                         reason = turn.reason
                         break
             finally:
-                await tokens.aclose()
-                usage = self._cost(prompt, job.request, nothing_new=ask.only_echo)
+                await batches.aclose()
+                usage = self._cost(prompt, job, reading.count)
         yield End("stop" if reason == "stop" else "length", usage, ())
 
-    def _echoed(self, ask: Continuation, prompt: Sequence[int], request: Any) -> Iterator[Piece]:
+    def _echoed(self, ask: Continuation, prompt: Sequence[int], job: Job) -> Iterator[Piece]:
         """The prompt, as pieces."""
         if ask.sampling.logprobs is not None:
-            scores = [(math.nan, ()), *(request.prompt_logprobs or ())]
+            scores = [(math.nan, ()), *(job.prompt_logprobs or ())]
             for id, (logprob, top) in zip(prompt, scores, strict=False):
-                yield self._chosen(Token(0, id, logprob, tuple(top)))
+                yield self.chosen(Token(0, id, logprob, tuple(top)))
         known = isinstance(ask.prompt, str)
         yield Text(ask.prompt if known and isinstance(ask.prompt, str) else self.decode(prompt))
 
@@ -252,7 +220,7 @@ class LocalBackend:
         """See `Embedder.embed`."""
         vectors: list[list[float]] = []
         read = 0
-        async with self._hold() as loaded:
+        async with self._hold() as service:
             for number, text in enumerate(texts):
                 ids = await asyncio.to_thread(self._ids, text) if isinstance(text, str) else list(text)
                 self._check_ids(ids)
@@ -262,7 +230,7 @@ class LocalBackend:
                     raise TooLongError(
                         f"text {number} has {len(ids)} tokens; the model '{self.name}' reads {self.context}"
                     )
-                vectors.append(await loaded.service.run(lambda ids=ids: _mean_of(loaded.model, ids)))  # type: ignore[misc]
+                vectors.append(await service.run(mean_of, ids=ids))
                 read += len(ids)
         return vectors, read
 
@@ -291,7 +259,8 @@ class LocalBackend:
             sampling = replace(sampling, logprobs=max(sampling.logprobs or 0, LOOKED_AT))
         return sampling.within(room)
 
-    def _chosen(self, token: Token) -> Chosen:
+    def chosen(self, token: Token) -> Chosen:
+        """A token as it is shown that has a log-probability."""
         assert token.logprob is not None
         top = tuple(Alternative(id, *self._spelled(id), logprob) for id, logprob in token.top)
         return Chosen(token.id, *self._spelled(token.id), token.logprob, top)
@@ -306,15 +275,60 @@ class LocalBackend:
         if self._metrics is not None:
             self._metrics.first_token(self.name, time.perf_counter() - began)
 
-    def _cost(self, prompt: Sequence[int], request: Any, *, nothing_new: bool = False) -> Usage:
-        if request is None:
-            return Usage(len(prompt))
-        usage = Usage(len(prompt), 0 if nothing_new else len(request.generated), request.cached)
+    def _cost(self, prompt: Sequence[int], job: Job, count: int) -> Usage:
+        usage = Usage(len(prompt), count, job.cached)
         if self._metrics is not None:
-            self._metrics.tokens(
-                self.name, prompt=usage.prompt_tokens, completion=usage.completion_tokens, cached=usage.cached_tokens
-            )
+            self._metrics.tokens(self.name, prompt=len(prompt), completion=count, cached=job.cached)
         return usage
+
+
+class _Reading:
+    """Makes pieces of tokens as they come.
+
+    Args:
+        backend: spells tokens.
+        turn: the text that they make.
+        hidden: whether tokens of text that is never shown, as a call's, are left out.
+    """
+
+    def __init__(self, backend: LocalBackend, turn: Turn, *, hidden: bool = False):
+        self.count = 0
+        """How many tokens were read."""
+        self._backend = backend
+        self._turn = turn
+        self._hidden = hidden
+        self._unseen: list[Chosen] = []  # tokens whose text is not certain yet
+
+    def pieces(self, tokens: Sequence[Token]) -> Iterator[Piece]:
+        """What these tokens make certain, texts that follow each other as one; nothing of what comes after the end."""
+        return _merged(self._singly(tokens))
+
+    def _singly(self, tokens: Sequence[Token]) -> Iterator[Piece]:
+        for token in tokens:
+            self.count += 1
+            if token.logprob is not None and not token.is_stop:
+                self._unseen.append(self._backend.chosen(token))
+            for piece in self._turn.push(token):
+                if isinstance(piece, Text) or not self._hidden:
+                    yield from self._unseen
+                self._unseen.clear()
+                yield piece
+            if self._turn.over:
+                return
+
+
+def _merged(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    text = ""
+    for piece in pieces:
+        if isinstance(piece, Text):
+            text += piece.text
+            continue
+        if text:
+            yield Text(text)
+            text = ""
+        yield piece
+    if text:
+        yield Text(text)
 
 
 class EncoderBackend:
@@ -348,7 +362,7 @@ class EncoderBackend:
         return embed(encoder, self.tokenizer, [str(text) for text in texts]).tolist(), read
 
 
-def _mean_of(model: "LanguageModel", ids: Sequence[int]) -> list[float]:
+def mean_of(model: "LanguageModel", tokenizer: "Tokenizer", ids: Sequence[int]) -> list[float]:
     """The mean of what the model's head would read at each token, of length 1."""
     with torch.inference_mode(), evaluation_mode(model):
         tokens = torch.tensor([list(ids)], device=model.embedding.weight.device)

@@ -65,6 +65,14 @@ def setup(level: str = "info", *, prompts: bool = False, stream: TextIO | None =
         logger.setLevel(level.upper())
 
 
+def arrangement() -> tuple[str, bool] | None:
+    """The level and whether prompts are logged, as `setup` had it, for another process of this server; None without."""
+    for handler in _LOGGER.handlers:
+        if isinstance(handler.formatter, JsonLines):
+            return logging.getLevelName(_LOGGER.level).lower(), handler.formatter.prompts
+    return None
+
+
 def event(name: str, *, level: int = logging.INFO, error: BaseException | None = None, **data: Any) -> None:
     """Logs an event with its fields.
 

@@ -18,23 +18,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+import torch
+
 from penjing.device import choose_device, choose_precision
 from penjing.errors import ConfigError, PenjingError, nearest
-from penjing.inference.constrained import Vocabulary
 from penjing.inference.engine.engine import Engine
 from penjing.inference.engine.runner import tokens_that_fit
 from penjing.inference.remote import Endpoint
-from penjing.inference.sampling import Sampling, preferred
+from penjing.inference.sampling import preferred
 from penjing.models.encoder_folder import load_encoder
 from penjing.models.families import ENCODERS
 from penjing.models.folder import CONFIG, read_values
-from penjing.models.formats import load, read_config, read_generation
+from penjing.models.formats import load_model, load_tokenizer, read_config, read_generation
 from penjing.serving.backend import Backend, Embedder, UnknownModelError
-from penjing.serving.local import EncoderBackend, Loaded, LocalBackend
+from penjing.serving.local import EncoderBackend, LocalBackend
 from penjing.serving.logs import event
 from penjing.serving.metrics import Metrics
+from penjing.serving.process import in_process
 from penjing.serving.remote import connect
-from penjing.serving.service import EngineService
+from penjing.serving.service import EngineService, in_thread
 
 if TYPE_CHECKING:
     from penjing.models.encoder import Encoder
@@ -82,7 +84,7 @@ class _Held:
 
     source: Source
     backend: "LocalBackend | EncoderBackend | None" = None
-    content: "Loaded | Encoder | None" = None
+    content: "EngineService | Encoder | None" = None
     users: int = 0
     used: float = 0.0
     loading: "asyncio.Task[None] | None" = None
@@ -98,6 +100,7 @@ class Registry:
         device: where models go.
         precision: of their weights.
         seats: how many requests an engine answers at once.
+        processes: whether each model's engine has a process of its own; encoders have none.
         tools: what models here have learned to call.
         metrics: is told of times and tokens.
 
@@ -114,6 +117,7 @@ class Registry:
         device: str = "auto",
         precision: str = "auto",
         seats: int = 32,
+        processes: bool = False,
         tools: Mapping[str, Callable[..., object]] | None = None,
         metrics: Metrics | None = None,
     ):
@@ -131,6 +135,7 @@ class Registry:
         self._most = most
         self._place = (device, precision)
         self._seats = seats
+        self._processes = processes
         self._tools = tools
         self._metrics = metrics
         self._changed = asyncio.Condition()
@@ -207,15 +212,13 @@ class Registry:
     def figures(self) -> dict[str, dict[str, float]]:
         """What is known of the engines, by model."""
         return {
-            name: held.content.service.figures()
-            for name, held in self._held.items()
-            if isinstance(held.content, Loaded)
+            name: held.content.figures() for name, held in self._held.items() if isinstance(held.content, EngineService)
         }
 
     def fault(self) -> str | None:
         """What is wrong with a model in memory, or None; for `Health.checks`."""
         for name, held in self._held.items():
-            if isinstance(held.content, Loaded) and (fault := held.content.service.fault) is not None:
+            if isinstance(held.content, EngineService) and (fault := held.content.fault) is not None:
                 return f"{name}: {fault}"
         return None
 
@@ -258,8 +261,6 @@ class Registry:
                 began = time.perf_counter()
                 backend, content = await asyncio.to_thread(self._read, held)
                 held.backend, held.content = held.backend or backend, content
-                if isinstance(held.backend, LocalBackend) and isinstance(content, Loaded):
-                    held.backend.loaded = content
                 event("model loaded", model=held.source.name, seconds=round(time.perf_counter() - began, 3))
         finally:
             held.loading = None
@@ -276,38 +277,40 @@ class Registry:
 
     async def _unload(self, held: _Held) -> None:
         content, held.content = held.content, None
-        if isinstance(held.backend, LocalBackend):
-            held.backend.loaded = None
-        if isinstance(content, Loaded):
-            await asyncio.to_thread(content.service.close)
+        if isinstance(content, EngineService):
+            await asyncio.to_thread(content.close)
         if content is not None:
             del content
             gc.collect()
             event("model put away", model=held.source.name)
 
-    def _read(self, held: _Held) -> "tuple[LocalBackend | EncoderBackend, Loaded | Encoder]":
+    def _read(self, held: _Held) -> "tuple[LocalBackend | EncoderBackend, EngineService | Encoder]":
         """Reads a model's files."""
         source = held.source
         device = choose_device(self._place[0])
         if _is_encoder(source.place):
             encoder, tokenizer = load_encoder(source.place, device=device)
             return EncoderBackend(source.name, tokenizer, lambda: self._using(held)), encoder
-        dtype, _ = choose_precision(self._place[1], device)
-        model, tokenizer = load(source.place, device=device, dtype=dtype)
-        service = EngineService(lambda: engine_for(model, self._seats), name=source.name)
-        content = Loaded(model, service, Vocabulary(tokenizer, model.config.vocab))
-        return self._local(held, tokenizer, model, preferred(read_generation(source.place))), content
-
-    def _local(self, held: _Held, tokenizer: "Tokenizer", model: "LanguageModel", defaults: Sampling) -> LocalBackend:
-        return LocalBackend(
-            held.source.name,
+        config = read_config(source.place)
+        tokenizer = load_tokenizer(source.place, config.vocab)
+        backend = LocalBackend(
+            source.name,
             tokenizer,
-            model.config.context,
+            config.context,
             lambda: self._using(held),
-            defaults=defaults,
+            defaults=preferred(read_generation(source.place)),
             tools=self._tools,
             metrics=self._metrics,
         )
+        return backend, self._service(source, tokenizer, device)
+
+    def _service(self, source: Source, tokenizer: "Tokenizer", device: torch.device) -> EngineService:
+        wanted, precision = self._place
+        if self._processes:
+            return in_process(source.place, device=wanted, precision=precision, seats=self._seats, name=source.name)
+        dtype, _ = choose_precision(precision, device)
+        model = load_model(source.place, device=device, dtype=dtype)
+        return in_thread(lambda: engine_for(model, self._seats), tokenizer=tokenizer, name=source.name)
 
 
 @runtime_checkable
@@ -319,7 +322,7 @@ class Closing(Protocol):
 
 
 def _broken(held: _Held) -> bool:
-    return isinstance(held.content, Loaded) and held.content.service.fault is not None
+    return isinstance(held.content, EngineService) and held.content.fault is not None
 
 
 def engine_for(model: "LanguageModel", seats: int) -> Engine:

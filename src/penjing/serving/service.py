@@ -1,132 +1,113 @@
-"""An engine in a thread of its own, asked from asyncio: passes of the model never hold up the server's event loop.
+"""An engine, asked from asyncio: passes of the model never hold up the server's event loop.
 
-    service = EngineService(lambda: Engine(model))
+    service = in_thread(lambda: Engine(model))              or process.in_process("runs/tiny-chat/chat/model")
     async for token in service.stream(prompt, sampling, stop_ids={2}):
         ...
     service.close()
 
-Between two passes the thread does what came in meanwhile: it adds requests, drops those that nobody waits for any
-more, and does other work with the model that was asked for (`run`). So a request is stopped, and its memory free,
-after the pass that runs. Questions that came together and differ in nothing but their random numbers (`n` answers)
-read their prompt once.
+The engine is in a thread of this process (`engine_thread`) or in a process of its own (`process`). In a thread it and
+the server take turns at Python's lock, so that each waits for the other; in a process neither does, for the price of
+another process' memory. What is asked and told is the same (`orders`).
 
-When the engine fails, the requests that it had fail, and a new engine takes its place. When that cannot be made, the
-service is dead, and says so to whoever asks.
+What is asked in one turn of the loop goes to the engine together; what comes of one pass comes back together, and wakes
+the loop once. Whoever could not keep up finds several tokens waiting, and takes them at once.
 """
 
 import asyncio
-import queue
+import itertools
 import threading
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
-from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from penjing.errors import PenjingError
-from penjing.inference.engine.engine import Engine, Metrics
-from penjing.inference.engine.request import Request, Token
+from penjing.inference.engine.engine import Engine
+from penjing.inference.engine.request import Token
 from penjing.inference.sampling import Sampling
 from penjing.serving.backend import BackendError
-from penjing.serving.logs import event
+from penjing.serving.constraints import Shape
+from penjing.serving.engine_thread import EngineThread
+from penjing.serving.orders import (
+    CLOSED,
+    Ask,
+    Begun,
+    Cancel,
+    Do,
+    Done,
+    Host,
+    Item,
+    News,
+    Order,
+    Question,
+    Scores,
+    Tell,
+    last,
+)
 
 if TYPE_CHECKING:
-    from penjing.inference.constrained import Constraint
-
-Result = TypeVar("Result")
-
-_CLOSED = "the model is being closed"
+    from penjing.tokenizer import Tokenizer
 
 
-@dataclass(eq=False)
 class Job:
-    """A request on its way: what was asked, and who waits for its tokens."""
+    """Something that was asked for, and who waits for it."""
 
-    prompt: tuple[int, ...]
-    sampling: Sampling
-    stop_ids: frozenset[int]
-    constraint: "Constraint[Any] | None"
-    sample: int
-    prompt_logprobs: bool
-    loop: asyncio.AbstractEventLoop
-    tokens: "asyncio.Queue[Token | BaseException]" = field(default_factory=asyncio.Queue)
-    request: Request | None = None
-    """The engine's, once it has it."""
+    def __init__(self, key: int):
+        self.key = key
+        self.loop = asyncio.get_running_loop()
+        self.cached = 0
+        """Tokens of the prompt that were remembered; known with the first token, as the next."""
+        self.prompt_logprobs: Scores | None = None
+        """As of `engine.request.Request`."""
+        self._items: list[Item] = []
+        self._waiter: asyncio.Future[None] | None = None
 
-    @property
-    def alike(self) -> tuple[object, ...]:
-        """What requests have in common whose prompt is read once."""
-        return self.prompt, self.sampling, self.stop_ids, self.constraint, self.loop
+    def put(self, item: Item) -> None:
+        """Takes what was told of it, in its loop."""
+        if isinstance(item, Begun):
+            self.cached, self.prompt_logprobs = item.cached, item.prompt_logprobs
+            return
+        self._items.append(item)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
-
-@dataclass(frozen=True)
-class _Cancel:
-    job: Job
-
-
-@dataclass(frozen=True)
-class _Work:
-    work: Callable[[], Any]
-    result: "Future[Any]"
+    async def get(self) -> list[Item]:
+        """What was told since the last time; waits until something was."""
+        while not self._items:
+            self._waiter = self.loop.create_future()
+            await self._waiter
+        items, self._items = self._items, []
+        return items
 
 
 class EngineService:
     """Serves one engine to any number of tasks.
 
     Args:
-        build: makes the engine, in its thread; called again after a failure.
+        start: starts the engine, which will tell what comes to the function that it is given.
         name: the model's, for the log.
     """
 
-    def __init__(self, build: Callable[[], Engine], *, name: str = "model"):
+    def __init__(self, start: Callable[[Tell], Host], *, name: str = "model"):
         self.name = name
-        self._build = build
-        self._inbox: queue.SimpleQueue[Job | _Cancel | _Work | None] = queue.SimpleQueue()
-        self._jobs: dict[Request, Job] = {}
-        self._engine: Engine | None = None
-        self._past = Metrics()  # of engines that failed
-        self._dead: str | None = None
-        self._over = False
+        self._keys = itertools.count()
+        self._jobs: dict[int, Job] = {}
+        self._orders: list[Order] = []
         self._lock = threading.Lock()
-        self._users = 0
-        ready: Future[None] = Future()
-        self._thread = threading.Thread(target=self._main, args=(ready,), name=f"engine of {name}", daemon=True)
-        self._thread.start()
-        ready.result()
+        self._over = False
+        self.host = start(self._tell)
 
     @property
     def busy(self) -> bool:
         """Whether anyone waits for it."""
-        return self._users > 0
+        return bool(self._jobs)
 
     @property
     def fault(self) -> str | None:
         """Why it cannot serve any more, or None."""
-        if self._dead is None and not self._thread.is_alive():
-            return "its thread has ended"
-        return self._dead
-
-    @property
-    def longest(self) -> int:
-        """How many tokens a text may have."""
-        engine = self._engine
-        return 0 if engine is None else engine.longest
+        return self.host.fault
 
     def figures(self) -> dict[str, float]:
         """What is known of the engine now, by name."""
-        engine = self._engine
-        if engine is None:
-            return {}
-        scheduler, metrics = engine._scheduler, engine.metrics
-        used = sum(engine.cache.used.values())
-        return {
-            "running": len(scheduler.running),
-            "waiting": len(scheduler.waiting),
-            "cache_used": used / max(1, sum(engine.cache.sizes.values())),
-            "passes": self._past.passes + metrics.passes,
-            "tokens_per_second": metrics.tokens_per_second,
-            "preempted": self._past.preempted + metrics.preempted,
-        }
+        return self.host.figures()
 
     def submit(
         self,
@@ -134,228 +115,129 @@ class EngineService:
         sampling: Sampling,
         *,
         stop_ids: Collection[int] = (),
-        constraint: "Constraint[Any] | None" = None,
+        shape: Shape | None = None,
         sample: int = 0,
         prompt_logprobs: bool = False,
     ) -> Job:
-        """Puts a request in; arguments as of `Engine.add`. Whoever does so reads `tokens_of` it to its end."""
-        loop = asyncio.get_running_loop()
-        job = Job(tuple(prompt), sampling, frozenset(stop_ids), constraint, sample, prompt_logprobs, loop)
-        with self._lock:
-            if self._over or self._dead is not None:
-                raise BackendError(self._dead or _CLOSED)
-            self._users += 1
-            self._inbox.put(job)
+        """Puts a request in; arguments as of `Engine.add`. Whoever does so reads `tokens_of` it to its end.
+
+        Raises:
+            BackendError: the service is closed, or its engine failed for good.
+        """
+        job = self._job()
+        question = Question(tuple(prompt), sampling, frozenset(stop_ids), shape, sample, prompt_logprobs)
+        self._put(Ask(job.key, question), job)
         return job
 
-    async def tokens_of(self, job: Job) -> AsyncGenerator[Token]:
-        """A request's tokens as they come. Leaving it early, or cancelling the task, cancels the request.
+    async def tokens_of(self, job: Job) -> AsyncGenerator[list[Token]]:
+        """A request's tokens as they come, all that wait at once. Leaving it early, or cancelling the task, cancels the
+        request.
 
         Raises:
             GenerationError: the engine does not take the request.
+            ShapeError: it cannot be held to the shape.
             BackendError: the engine failed.
         """
+        over = False
         try:
-            while True:
-                item = await job.tokens.get()
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
-                if item.reason is not None:
-                    return
+            while not over:
+                items = await job.get()
+                over = last(items[-1])
+                tokens = [item for item in items if isinstance(item, Token)]
+                if tokens:
+                    yield tokens
+                if isinstance(items[-1], BaseException):
+                    raise items[-1]
         finally:
-            self._users -= 1
-            self._inbox.put(_Cancel(job))
+            self._forget(job, cancel=not over)
 
     async def stream(self, prompt: Sequence[int], sampling: Sampling, **options: Any) -> AsyncGenerator[Token]:
-        """`submit` and `tokens_of` together."""
-        tokens = self.tokens_of(self.submit(prompt, sampling, **options))
+        """`submit` and `tokens_of` together, token by token."""
+        batches = self.tokens_of(self.submit(prompt, sampling, **options))
         try:
-            async for token in tokens:
-                yield token
+            async for tokens in batches:
+                for token in tokens:
+                    yield token
         finally:
-            await tokens.aclose()
+            await batches.aclose()
 
-    async def run(self, work: Callable[[], Result]) -> Result:
-        """Does some work in the engine's thread, between two passes, when no one else uses the model.
+    async def run(self, work: Callable[..., Any], **arguments: Any) -> Any:
+        """`work(model, tokenizer, **arguments)` between two passes, when no one else uses the model.
+
+        Args:
+            work: a function at the top of one of Penjing's modules.
+            arguments: what can be written as JSON; so must be what it gives.
 
         Raises:
-            BackendError: the service is closed.
+            BackendError: the service is closed, or its engine failed.
+            PenjingError: as the work.
         """
-        future: Future[Result] = Future()
-        with self._lock:
-            if self._over or self._dead is not None:
-                raise BackendError(self._dead or _CLOSED)
-            self._users += 1
-            self._inbox.put(_Work(work, future))
+        job = self._job()
+        self._put(Do(job.key, work, arguments), job)
         try:
-            return await asyncio.wrap_future(future)
+            (item,) = await job.get()
         finally:
-            self._users -= 1
+            self._forget(job, cancel=False)
+        if isinstance(item, Done):
+            return item.result
+        assert isinstance(item, BaseException)
+        raise item
 
     def close(self) -> None:
-        """Ends the thread; whoever still waits is told so."""
+        """Ends the engine; whoever still waits is told so."""
+        self._over = True
+        self.host.close()
+        self._tell([(key, BackendError(CLOSED)) for key in list(self._jobs)])
+
+    def _job(self) -> Job:
+        if self._over or self.fault is not None:
+            raise BackendError(CLOSED if self._over else self.fault or CLOSED)
+        return Job(next(self._keys))
+
+    def _put(self, order: Order, job: Job) -> None:
+        self._jobs[job.key] = job
         with self._lock:
-            self._over = True
-            self._inbox.put(None)
-        self._thread.join()
+            self._orders.append(order)
+            first = len(self._orders) == 1
+        if first:
+            job.loop.call_soon(self._flush)
 
-    # the thread
-
-    def _main(self, ready: "Future[None]") -> None:
-        try:
-            self._engine = self._build()
-        except BaseException as error:
-            ready.set_exception(error)
-            return
-        ready.set_result(None)
-        while self._obey():
+    def _flush(self) -> None:
+        """Sends what was asked in this turn of the loop."""
+        with self._lock:
+            orders, self._orders = self._orders, []
+        if orders:
             try:
-                self._step()
-            except Exception as error:
-                self._recover(error)
-        self._fail(BackendError(_CLOSED))
-        self._turn_away(BackendError(_CLOSED))
-        self._engine = None
+                self.host.send(orders)
+            except Exception as error:  # closed, or what cannot be sent
+                self._tell([(order.key, error) for order in orders])
 
-    def _obey(self) -> bool:
-        """Does what came in; waits for something if there is nothing to do. False: it is over."""
-        assert self._engine is not None or self._dead is not None
-        idle = self._engine is None or not self._engine.busy
-        arrived: list[Job] = []
-        while True:
-            try:
-                item = self._inbox.get(block=idle and not arrived)
-            except queue.Empty:
-                break
-            idle = False
-            if item is None:
-                self._refuse(arrived)
-                return False
-            if isinstance(item, Job):
-                arrived.append(item)
-            elif isinstance(item, _Cancel):
-                if item.job in arrived:
-                    arrived.remove(item.job)
-                self._drop(item.job)
-            else:
-                self._do(item)
-        self._add(arrived)
-        return True
+    def _forget(self, job: Job, *, cancel: bool) -> None:
+        self._jobs.pop(job.key, None)
+        if cancel:
+            self._flush()  # the loop may end with this turn
+            with suppress(BackendError):
+                self.host.send([Cancel(job.key)])
 
-    def _add(self, arrived: list[Job]) -> None:
-        """Gives requests to the engine, those that share all but their number together."""
-        groups: dict[tuple[object, ...], list[Job]] = {}
-        for job in arrived:
-            groups.setdefault(job.alike, []).append(job)
-        for jobs in groups.values():
-            numbers = [job.sample for job in jobs]
-            together = numbers == list(range(numbers[0], numbers[0] + len(numbers)))
-            for batch in [jobs] if together else [[job] for job in jobs]:
-                self._add_together(batch)
-
-    def _add_together(self, jobs: list[Job]) -> None:
-        first = jobs[0]
-        try:
-            if self._engine is None:
-                raise BackendError(self._dead or _CLOSED)
-            requests = self._engine.add(
-                first.prompt,
-                first.sampling,
-                stop_ids=first.stop_ids,
-                samples=len(jobs),
-                sample=first.sample,
-                constraint=first.constraint,
-                prompt_logprobs=any(job.prompt_logprobs for job in jobs),
-            )
-        except PenjingError as error:
-            for job in jobs:
-                _deliver(job.loop, [(job, error)])
-            return
-        except Exception as error:
-            for job in jobs:
-                _deliver(job.loop, [(job, _failed(error))])
-            self._recover(error)
-            return
-        for job, request in zip(jobs, requests, strict=True):
-            job.request = request
-            self._jobs[request] = job
-
-    def _drop(self, job: Job) -> None:
-        if job.request is not None and self._jobs.pop(job.request, None) is not None and self._engine is not None:
-            self._engine.cancel(job.request)
-
-    def _do(self, item: _Work) -> None:
-        if not item.result.set_running_or_notify_cancel():
-            return
-        try:
-            item.result.set_result(item.work())
-        except BaseException as error:  # whoever asked for the work is told, and the thread goes on
-            item.result.set_exception(error)
-
-    def _step(self) -> None:
-        """A pass, and its tokens to those who wait for them."""
-        if self._engine is None or not self._engine.busy:
-            return
-        seen = {request: len(request.output) for request in self._jobs}
-        self._engine.step()
-        news: dict[asyncio.AbstractEventLoop, list[tuple[Job, Token | BaseException]]] = {}
-        for request, count in seen.items():
-            job = self._jobs[request]
-            for token in request.output[count:]:
-                news.setdefault(job.loop, []).append((job, token))
-            if request.done:
-                del self._jobs[request]
-        for loop, items in news.items():
-            _deliver(loop, items)
-
-    def _recover(self, error: Exception) -> None:
-        """After a failure: all requests fail, and a new engine begins."""
-        event("engine failed", level=40, error=error, model=self.name)
-        if self._engine is not None:
-            self._past.passes += self._engine.metrics.passes
-            self._past.preempted += self._engine.metrics.preempted
-        self._engine = None  # its memory is free before the next one takes as much
-        try:
-            self._engine = self._build()
-        except Exception as fault:
-            event("engine cannot be made anew", level=40, error=fault, model=self.name)
-            with self._lock:
-                self._dead = f"the engine failed, and no new one could be made: {type(fault).__name__}"
-        self._fail(error if isinstance(error, PenjingError) else _failed(error))
-
-    def _fail(self, error: BaseException) -> None:
-        """Tells all whose requests the engine has."""
-        waiting = list(self._jobs.values())
-        self._jobs.clear()
-        for job in waiting:
-            _deliver(job.loop, [(job, error)])
-
-    def _turn_away(self, error: BaseException) -> None:
-        """Tells all that came in and will not be looked at."""
-        with suppress(queue.Empty):
-            while True:
-                item = self._inbox.get_nowait()
-                if isinstance(item, Job):
-                    _deliver(item.loop, [(item, error)])
-                elif isinstance(item, _Work) and item.result.set_running_or_notify_cancel():
-                    item.result.set_exception(error)
-
-    def _refuse(self, jobs: list[Job]) -> None:
-        for job in jobs:
-            _deliver(job.loop, [(job, BackendError(_CLOSED))])
+    def _tell(self, news: News) -> None:
+        """Hands what comes over to the loops where it is waited for, all of it at once."""
+        for_loops: dict[asyncio.AbstractEventLoop, list[tuple[Job, Item]]] = {}
+        for key, item in news:
+            job = self._jobs.get(key)
+            if job is not None:
+                for_loops.setdefault(job.loop, []).append((job, item))
+        for loop, items in for_loops.items():
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(_hand_over, items)
 
 
-def _failed(error: BaseException) -> BackendError:
-    return BackendError(f"the engine failed ({type(error).__name__}); the answer was given up, ask again")
+def in_thread(
+    build: Callable[[], Engine], *, tokenizer: "Tokenizer | None" = None, name: str = "model"
+) -> EngineService:
+    """A service whose engine is in a thread of this process. Arguments and errors as of `EngineThread`."""
+    return EngineService(lambda tell: EngineThread(build, tell, tokenizer=tokenizer, name=name), name=name)
 
 
-def _deliver(loop: asyncio.AbstractEventLoop, items: list[tuple[Job, Token | BaseException]]) -> None:
-    """Hands tokens over to a loop, all of a pass at once."""
-    with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-        loop.call_soon_threadsafe(_put, items)
-
-
-def _put(items: list[tuple[Job, Token | BaseException]]) -> None:
+def _hand_over(items: list[tuple[Job, Item]]) -> None:
     for job, item in items:
-        job.tokens.put_nowait(item)
+        job.put(item)

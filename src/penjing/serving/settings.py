@@ -13,7 +13,7 @@ class ServeSettings:
     """The settings of `app.create_app`. The defaults are those of a server for its own machine."""
 
     models: tuple[Source, ...] = ()
-    """Models in this process; the first is the default."""
+    """Models that this server runs; the first is the default."""
     remotes: tuple[Endpoint, ...] = ()
     """Other servers, whose models are served too."""
     most_models: int | None = None
@@ -22,6 +22,8 @@ class ServeSettings:
     precision: str = "auto"
     seats: int = 32
     """How many requests an engine answers at once; more wait."""
+    processes: bool = False
+    """Whether each model's engine has a process of its own, and does not share Python's lock with the server."""
     calculator: bool = True
     """Whether models here may use the calculator, which those that were trained on our recipes have learned to."""
     limits: Limits = field(default_factory=Limits)

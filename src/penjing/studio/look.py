@@ -18,8 +18,8 @@ tokens than its tokenizer does is shown as if it had not.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar, cast
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from penjing.tokenizer import Tokenizer
     from penjing.tokenizer.chat import Message
 
-Result = TypeVar("Result")
-
 ALTERNATIVES = 12
 """How many alternatives are shown for each token."""
 
@@ -49,18 +47,10 @@ class LookError(PenjingError):
 
 
 class Inside(Protocol):
-    """A model that can be looked into: one in this process. The attributes are asked for within `run`."""
+    """A model that can be looked into: one of this server's, wherever its weights are."""
 
-    @property
-    def model(self) -> "LanguageModel":
-        """The model."""
-
-    @property
-    def tokenizer(self) -> "Tokenizer":
-        """Its tokenizer."""
-
-    async def run(self, work: Callable[[], Result]) -> Result:
-        """Does some work with the model while no one else uses it."""
+    async def run(self, work: Callable[..., Any], **arguments: Any) -> Any:
+        """`work(model, tokenizer, **arguments)`, of JSON values, while no one else uses the model."""
 
 
 @dataclass(frozen=True)
@@ -212,6 +202,25 @@ def attention(model: "LanguageModel", reading: Reading, place: int, layer: int) 
             for index in range(len(mixers))
         ],
     )
+
+
+def tokens_in(
+    model: "LanguageModel", tokenizer: "Tokenizer", messages: "list[Message]", top: int = ALTERNATIVES
+) -> dict[str, Any]:
+    """`look` at a conversation, as JSON. Arguments as of `read` and `look`."""
+    tokens = look(model, tokenizer, read(model, tokenizer, messages), top)
+    return {
+        "tokens": [asdict(token) for token in tokens],
+        "layers": len(model.blocks),
+        "vocabulary": model.config.vocab,
+    }
+
+
+def attention_in(
+    model: "LanguageModel", tokenizer: "Tokenizer", messages: "list[Message]", place: int, layer: int
+) -> dict[str, Any]:
+    """`attention` in a conversation, as JSON. Arguments as of `read` and `attention`."""
+    return asdict(attention(model, read(model, tokenizer, messages), place, layer))
 
 
 class Watched:

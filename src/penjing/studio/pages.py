@@ -10,6 +10,7 @@ version of the server is a new cache, and without a server the page still opens 
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -23,11 +24,11 @@ from penjing.errors import PenjingError
 from penjing.serving.api.errors import RESPONSES
 from penjing.serving.backend import Backends, UnknownModelError
 from penjing.studio import icons, runs
-from penjing.studio.look import ALTERNATIVES, Inside, LookError, Reading, attention, look, read
+from penjing.studio.look import ALTERNATIVES, Inside, LookError, attention_in, tokens_in
 from penjing.studio.markdown import render
 
 if TYPE_CHECKING:
-    from penjing.tokenizer.chat import Message
+    pass
 
 POLICY = "default-src 'self'; base-uri 'none'; object-src 'none'; form-action 'self'; frame-ancestors 'none'"
 _HEADERS = {
@@ -116,7 +117,7 @@ def router(folder: Path | None = None) -> APIRouter:
         "/api/look", tags=["studio"], responses=RESPONSES, summary="What the model expected at each token of a reply"
     )
     async def look_at(request: Request, asked: Tokens) -> JSONResponse:
-        return await _look(request, asked, lambda inside: _seen(inside, asked))
+        return await _look(request, asked, tokens_in, top=asked.top)
 
     @routes.post(
         "/api/look/attention",
@@ -125,7 +126,7 @@ def router(folder: Path | None = None) -> APIRouter:
         summary="Where a token of a reply looks, head by head",
     )
     async def look_where(request: Request, asked: Attended) -> JSONResponse:
-        return await _look(request, asked, lambda inside: _attending(inside, asked))
+        return await _look(request, asked, attention_in, place=asked.place, layer=asked.layer)
 
     @routes.get("/api/runs", tags=["studio"], responses=RESPONSES, summary="The training runs")
     def list_runs() -> JSONResponse:
@@ -173,37 +174,17 @@ def router(folder: Path | None = None) -> APIRouter:
     return routes
 
 
-async def _look(request: Request, asked: Asked, work: Any) -> JSONResponse:
+async def _look(request: Request, asked: Asked, work: Callable[..., Any], **arguments: Any) -> JSONResponse:
     try:
         backend = await cast(Backends, request.app.state.backends).get(asked.model)
         if not callable(getattr(backend, "run", None)):
-            raise LookError(f"'{backend.name}' runs elsewhere: only a model in this process can be looked into")
-        inside = cast(Inside, backend)
-        return JSONResponse(await inside.run(lambda: work(inside)))
+            raise LookError(f"'{backend.name}' runs elsewhere: only a model of this server's can be looked into")
+        messages = [{"role": message.role, "content": message.content} for message in asked.messages]
+        return JSONResponse(await cast(Inside, backend).run(work, messages=messages, **arguments))
     except UnknownModelError as error:
         return _error(404, error)
     except PenjingError as error:
         return _error(400, error)
-
-
-def _read(inside: Inside, asked: Asked) -> Reading:
-    messages: list[Message] = [{"role": message.role, "content": message.content} for message in asked.messages]
-    return read(inside.model, inside.tokenizer, messages)
-
-
-def _seen(inside: Inside, asked: Tokens) -> dict[str, Any]:
-    reading = _read(inside, asked)
-    tokens = look(inside.model, inside.tokenizer, reading, asked.top)
-    return {
-        "tokens": [asdict(token) for token in tokens],
-        "layers": len(inside.model.blocks),
-        "vocabulary": inside.model.config.vocab,
-    }
-
-
-def _attending(inside: Inside, asked: Attended) -> dict[str, Any]:
-    reading = _read(inside, asked)
-    return asdict(attention(inside.model, reading, asked.place, asked.layer))
 
 
 def _answer(work: Any) -> JSONResponse:

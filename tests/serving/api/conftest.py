@@ -21,6 +21,7 @@ class Served:
     """A server that runs."""
 
     url: str
+    folder: Path
     app: object
     client: openai.OpenAI
 
@@ -30,9 +31,14 @@ class Served:
         return self.app.state.backends._held[MODEL].backend
 
     @property
-    def engine(self):
-        """Its engine."""
-        return self.backend.loaded.service._engine
+    def service(self):
+        """Its engine's service."""
+        return self.app.state.backends._held[MODEL].content
+
+    @property
+    def model(self):
+        """The model itself, read anew."""
+        return penjing.load(self.folder)[0]
 
 
 def tiny_folder(folder: Path, *, context: int = 2400, seed: int = 0) -> Path:
@@ -53,8 +59,9 @@ def settings_for(folder: Path, **options) -> ServeSettings:
     return ServeSettings(models=(Source(MODEL, str(folder)),), **(usual | options))
 
 
-@pytest.fixture(scope="session")
-def served(model_folder):
-    app = create_app(settings_for(model_folder))
+@pytest.fixture(scope="session", params=["thread", "process"])
+def served(model_folder, request):
+    """A server whose engine is in a thread, and one whose engine is in a process of its own."""
+    app = create_app(settings_for(model_folder, processes=request.param == "process"))
     with server.running(app) as url, openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
-        yield Served(url, app, client)
+        yield Served(url, model_folder, app, client)

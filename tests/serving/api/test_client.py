@@ -110,8 +110,7 @@ def test_log_probabilities_are_the_models_own(served, chat):
     prompt = backend.tokenizer.chat.render(ASK, add_generation_prompt=True).ids
 
     async def ask():
-        service = backend.loaded.service
-        return [t async for t in service.stream(prompt, Sampling(temperature=0, max_new_tokens=24, logprobs=3))]
+        return [t async for t in served.service.stream(prompt, Sampling(temperature=0, max_new_tokens=24, logprobs=3))]
 
     expected = asyncio.run(ask())
     shown = answer.logprobs.content
@@ -251,7 +250,7 @@ def test_a_prompt_can_be_scored(served):
     assert choice.text == "the 盆景 in an"
     assert answer.usage.completion_tokens == 0
     with torch.no_grad():
-        logits = served.backend.model(torch.tensor([ids]))[0].log_softmax(-1)
+        logits = served.model(torch.tensor([ids]))[0].log_softmax(-1)
     expected = logits[range(len(ids) - 1), ids[1:]].tolist()
     assert choice.logprobs.token_logprobs[0] is None
     assert choice.logprobs.token_logprobs[1:] == pytest.approx(expected, abs=1e-4)
@@ -310,7 +309,7 @@ def test_vectors_are_the_mean_of_what_the_head_reads(served):
     for text, row, base in zip(texts, numbers.data, packed.data, strict=True):
         ids = served.backend.encode(text)
         with torch.no_grad():
-            mean = served.backend.model.hidden(torch.tensor([ids]))[0].mean(0)
+            mean = served.model.hidden(torch.tensor([ids]))[0].mean(0)
         assert row.embedding == pytest.approx((mean / mean.norm()).tolist(), abs=1e-5)
         raw = base64.b64decode(base.embedding)
         assert list(struct.unpack(f"<{len(raw) // 4}f", raw)) == pytest.approx(row.embedding, abs=1e-6)
