@@ -29,8 +29,8 @@ class Local(Rules):
         self.tokenizer = tiny.tokenizer()
         self.model = tiny.model(self.tokenizer.vocab_size, context=128)
 
-    async def run(self, work):
-        return work()
+    async def run(self, work, **arguments):
+        return work(self.model, self.tokenizer, **arguments)
 
 
 class Two:

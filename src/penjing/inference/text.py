@@ -43,6 +43,8 @@ class StopStrings:
 
     def push(self, text: str) -> str:
         """What may be shown now that `text` has come."""
+        if not self.strings:
+            return text
         if self.found is not None:
             return ""
         text = self._held + text

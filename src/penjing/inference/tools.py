@@ -159,6 +159,10 @@ class CallSplitter:
 
     def push(self, text: str) -> Iterator[tuple[str, str]]:
         """What is now certain: pairs of "text" and what may be shown, or "call" and what stood between the tags."""
+        if not self._inside and not self._held and "<" not in text:  # as nearly always
+            if text:
+                yield ("text", text)
+            return
         self._held += text
         while True:
             tag = CALL_CLOSE if self._inside else CALL_OPEN

@@ -5,6 +5,7 @@ input ends, the server has gone, however that came about, and so it ends too. Wh
 standard error, with the log.
 """
 
+import gc
 import os
 import signal
 import threading
@@ -48,6 +49,7 @@ class Child:
             logs.event("model cannot be loaded", level=30, error=error, model=begin["name"])
             self._write([{"ready": False, "error": wire.error_to(error)}])
             return
+        gc.freeze()  # what is loaded stays: looking for garbage in it would take a part of every pass
         self._write([{"ready": True}])
         while (messages := wire.read(self._asked)) is not None:
             orders = []

@@ -7,6 +7,7 @@ time for its request's head and a size that it may have, and there are only so m
 """
 
 import asyncio
+import gc
 import json
 import os
 import socket
@@ -156,7 +157,13 @@ def run(
         shown = f"[{host}]" if ":" in host else host
         url = f"http{'s' if certificate else ''}://{shown}:{listener.getsockname()[1]}"
         config = _settings(app, limits, certificate, private_key, proxies)
-        Server(config, lambda: started(url) if started else None).run(sockets=[listener])
+
+        def begun() -> None:
+            gc.freeze()  # this process serves for the rest of its life: what is there by now stays
+            if started is not None:
+                started(url)
+
+        Server(config, begun).run(sockets=[listener])
 
 
 def _settings(

@@ -35,6 +35,8 @@ class IncrementalDecoder:
         Raises:
             TokenizerError: `id` is not in the vocabulary.
         """
+        if self._skip_special and not self._at_start:
+            return self._decoder.decode(self._tokenizer.token_bytes(id))
         content = self._tokenizer.decode_bytes([id], skip_special=self._skip_special, at_start=self._at_start)
         # the first token of text uses up the start, even if it is nothing but SentencePiece's space
         self._at_start = self._at_start and not content and not self._tokenizer.token_bytes(id)

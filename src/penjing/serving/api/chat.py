@@ -44,7 +44,7 @@ def router() -> APIRouter:
     async def chat_completions(body: ChatRequest, request: Request) -> Response:
         """Answers a conversation."""
         head = {"id": new_id("chatcmpl-"), "created": int(time.time()), "model": body.model}
-        pieces = await begun(request, await while_connected(request, ask(body, request)))
+        pieces = await while_connected(request, ask(body, request))
         if not body.stream:
             return JSONResponse(head | await while_connected(request, whole(body, pieces)))
         return EventStream(until_error(_events(body, head, pieces)), pieces)
@@ -53,7 +53,7 @@ def router() -> APIRouter:
 
 
 async def ask(body: ChatRequest, request: Request) -> Pieces:
-    """Asks the model; nothing has been answered yet."""
+    """Asks the model, and waits until the answer begins."""
     limits = request.app.state.limits
     messages = [message.message(f"messages[{number}]") for number, message in enumerate(body.messages)]
     check_samples(body.n or 1, limits.samples)
@@ -66,7 +66,7 @@ async def ask(body: ChatRequest, request: Request) -> Pieces:
         raise bad("'max_tokens' and 'max_completion_tokens' are the same; give one", "max_tokens")
     backend = await request.app.state.backends.get(body.model)
     question = _question(body, messages, backend.defaults)
-    return await answers(question, backend, Guarded(request, body.user), body.n or 1, "messages")
+    return await begun(await answers(question, backend, Guarded(request, body.user), body.n or 1, "messages"))
 
 
 async def answers(question: Ask, backend: Backend, guarded: Guarded, count: int, param: str) -> Pieces:
@@ -202,6 +202,9 @@ async def _events(body: ChatRequest, head: Mapping[str, Any], pieces: Pieces) ->
         choice = {"index": number, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
         return event_of(_chunk(head, [choice], {"usage": None} if with_usage else {}))
 
+    # of nearly all events only the text differs
+    plain = [chunk(number, {"content": _MARK}).rpartition(_MARK_WRITTEN)[::2] for number in range(len(found))]
+    left = len(found)
     try:
         for number in range(len(found)):
             yield chunk(number, {"role": "assistant", "content": "", "refusal": None})
@@ -210,17 +213,29 @@ async def _events(body: ChatRequest, head: Mapping[str, Any], pieces: Pieces) ->
             before, calls = len(answer.text), len(answer.calls)
             answer.add(piece, names)
             if len(answer.text) > before:
-                tokens, answer.tokens = answer.tokens, []
-                yield chunk(number, {"content": answer.text[before:]}, tokens=tokens if body.logprobs else None)
+                text = answer.text[before:]
+                if body.logprobs:
+                    tokens, answer.tokens = answer.tokens, []
+                    yield chunk(number, {"content": text}, tokens=tokens)
+                else:
+                    yield json.dumps(text, ensure_ascii=False).encode().join(plain[number])
             for place in range(calls, len(answer.calls)):
                 yield chunk(number, {"tool_calls": [{"index": place, **answer.calls[place]}]})
             if isinstance(piece, End):
-                yield chunk(number, {}, answer.reason)
-        if with_usage:
-            yield event_of(_chunk(head, [], {"usage": usage_of([answer.usage for answer in found])}))
-        yield DONE
+                left -= 1
+                last = chunk(number, {}, answer.reason)
+                if not left:  # what is known together is sent together
+                    if with_usage:
+                        last += event_of(_chunk(head, [], {"usage": usage_of([answer.usage for answer in found])}))
+                    last += DONE
+                yield last
     finally:
         await pieces.aclose()
+
+
+_MARK = "text"
+"""Stands where an event's text will be: the last of the event's strings so written."""
+_MARK_WRITTEN = b'"text"'
 
 
 def _chunk(head: Mapping[str, Any], choices: list[Any], usage: Mapping[str, Any]) -> dict[str, Any]:

@@ -150,8 +150,7 @@ def router() -> APIRouter:
     async def completions(body: CompletionRequest, request: Request) -> Response:
         """Continues texts."""
         head = {"id": new_id("cmpl-"), "object": "text_completion", "created": int(time.time()), "model": body.model}
-        asked, count = await while_connected(request, _ask(body, request))
-        pieces = await begun(request, asked)
+        pieces, count = await while_connected(request, _ask(body, request))
         answers = [_Answer() for _ in range(count)]
         if not body.stream:
             return JSONResponse(head | await while_connected(request, _whole(body, pieces, answers)))
@@ -161,7 +160,7 @@ def router() -> APIRouter:
 
 
 async def _ask(body: CompletionRequest, request: Request) -> tuple[Pieces, int]:
-    """Asks the model for all continuations; also how many there are."""
+    """Asks the model for all continuations, and waits until they begin; also how many there are."""
     limits = request.app.state.limits
     check_samples(body.n or 1, limits.samples)
     prompts: list[str | tuple[int, ...]]
@@ -187,7 +186,7 @@ async def _ask(body: CompletionRequest, request: Request) -> tuple[Pieces, int]:
     sources = []
     for prompt in prompts:
         sources += await _continue(body, prompt, backend, sampling, guarded)
-    return interleaved(sources), len(sources)
+    return await begun(interleaved(sources)), len(sources)
 
 
 def _ints(ids: Any) -> Sequence[int]:

@@ -40,8 +40,7 @@ def router() -> APIRouter:
     @routes.post("/v1/responses", tags=["openai"], response_model=None, responses=answered_by(ResponseBody))
     async def responses(body: ResponseRequest, request: Request) -> Response:
         """Answers a conversation; nothing of it is kept."""
-        asked, growing = await while_connected(request, _ask(body, request))
-        pieces = await begun(request, asked)
+        pieces, growing = await while_connected(request, _ask(body, request))
         if not body.stream:
             return JSONResponse(await while_connected(request, _whole(growing, pieces)))
         return EventStream(_events(growing, pieces), pieces)
@@ -59,7 +58,7 @@ async def _ask(body: ResponseRequest, request: Request) -> "tuple[Pieces, _Growi
     backend = await request.app.state.backends.get(body.model)
     question = _question(body, messages, backend.defaults)
     pieces = await answers(question, backend, Guarded(request, body.user), 1, "input")
-    return pieces, _Growing(body, question.sampling)
+    return await begun(pieces), _Growing(body, question.sampling)
 
 
 def _question(body: ResponseRequest, messages: list[Message], defaults: Sampling) -> Ask:

@@ -93,15 +93,14 @@ async def interleaved(sources: Sequence[AsyncGenerator[Item]]) -> AsyncGenerator
         await _end(*tasks)
 
 
-async def begun(request: Request, items: AsyncGenerator[Item]) -> AsyncGenerator[Item]:
+async def begun(items: AsyncGenerator[Item]) -> AsyncGenerator[Item]:
     """The same items, once the first is there: what is wrong with a request is known by then, and can be its status.
 
     Raises:
-        GoneError: the client has gone.
         PenjingError: as of the generator.
     """
     try:
-        first = await while_connected(request, anext(items))
+        first = await anext(items)
     except BaseException:
         await items.aclose()
         raise
