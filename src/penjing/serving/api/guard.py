@@ -93,7 +93,10 @@ class Guarded:
                 if isinstance(piece, Text):
                     said += piece.text
                     waiting.text(piece.text)
-                    shown = await asyncio.to_thread(list, output.push(piece.text))
+                    if output.waits(piece.text):
+                        shown = list(output.push(piece.text))
+                    else:
+                        shown = await asyncio.to_thread(list, output.push(piece.text))
                 else:
                     shown = await asyncio.to_thread(list, output.flush())
                 for item in self._shown(shown, waiting):

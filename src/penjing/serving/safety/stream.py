@@ -51,6 +51,11 @@ class StreamFilter:
         self.blocked: Decision | None = None
         """The decision that ended the reply."""
 
+    def waits(self, piece: str) -> bool:
+        """Whether a piece makes no sentence whole: `push` then takes it in without checking anything."""
+        text = self._held + piece
+        return self.blocked is not None or (len(text) <= LONGEST and _BORDER.search(text) is None)
+
     def push(self, piece: str) -> Iterator[str | Decision]:
         """What may be shown now that a piece has come: texts, and the decisions that warn, redact or block.
 
