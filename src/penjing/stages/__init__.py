@@ -11,6 +11,7 @@
     grpo        goes on with it by rewards that a program verifies: GRPO and its kin
     evaluate    measures it: bits per byte, counting baselines, skills
     moderation  trains a classifier of harmful texts on judged ones
+    personal    trains a tagger of names, addresses and places on marked texts
     compare     asks several assistants the same questions: accuracy, win rates, divergence, answers side by side
     ladder      trains many small models, fits a scaling law, and tests what it predicts
 
@@ -24,6 +25,7 @@ from penjing.stages.evaluation import Evaluate
 from penjing.stages.grpo import GRPOStage
 from penjing.stages.ladder import Ladder
 from penjing.stages.moderation import ModerationStage
+from penjing.stages.personal import PersonalStage
 from penjing.stages.ppo import PPOStage
 from penjing.stages.preference import Preference
 from penjing.stages.reward import Reward
@@ -41,6 +43,7 @@ KINDS: dict[str, type[Stage]] = {
     "grpo": GRPOStage,
     "evaluate": Evaluate,
     "moderation": ModerationStage,
+    "personal": PersonalStage,
     "compare": Compare,
     "ladder": Ladder,
 }

@@ -12,7 +12,8 @@ digit must pass it, and numbers that have only a length must stand near a word t
     PHONE               written internationally, China's mobiles, North America's plan; else a word for it nearby
     LICENCE, ZIP, AGE   only beside a word for them
     KEY                 `secrets`
-    NAME, ADDRESS       `names`
+    NAME, ADDRESS       `names`, as far as something announces them; a tagger (`tagger`) finds them anywhere
+    PLACE, DATE, TITLE, ORGANISATION, NATIONALITY       a tagger only
 
 Where two finds overlap, the one with the stronger proof stays: a check digit before a form, a form before a word.
 
@@ -24,12 +25,16 @@ import ipaddress
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from penjing.data.cleaning.personal import is_card_number, is_identity_number, passes_luhn
 from penjing.errors import ConfigError, nearest
 from penjing.serving.safety.findings import Finding, without_overlaps
 from penjing.serving.safety.names import find_addresses, find_names
 from penjing.serving.safety.secrets import find_secrets
+
+if TYPE_CHECKING:
+    from penjing.serving.safety.tagger import Tagger
 
 _BEFORE, _AFTER = 48, 24
 """How far a word may stand from the number that it explains, in characters."""
@@ -153,7 +158,9 @@ _COMPILED = tuple(
     for form in _FORMS
 )
 KINDS = ("KEY", *dict.fromkeys(form.kind for form in _FORMS), "ADDRESS", "NAME")
-"""Everything that can be looked for."""
+"""Everything that rules look for."""
+TAGGED = ("PLACE", "ORGANISATION", "TITLE", "NATIONALITY", "DATE")
+"""What only a tagger finds."""
 USUAL = ("KEY", "EMAIL", "IBAN", "ID", "CARD", "IP", "SSN", "LICENCE", "PHONE")
 """What identifies a person or opens an account by itself."""
 
@@ -161,17 +168,22 @@ USUAL = ("KEY", "EMAIL", "IBAN", "ID", "CARD", "IP", "SSN", "LICENCE", "PHONE")
 def check_kinds(kinds: Iterable[str]) -> None:
     """Raises ConfigError when there is no such kind."""
     for kind in kinds:
-        if kind not in KINDS:
-            raise ConfigError(f"there is no kind of personal data '{kind}'" + nearest(kind, KINDS))
+        if kind not in (*KINDS, *TAGGED):
+            raise ConfigError(f"there is no kind of personal data '{kind}'" + nearest(kind, (*KINDS, *TAGGED)))
 
 
-def find_personal(text: str, kinds: Collection[str] = USUAL, *, allow: Collection[str] = ()) -> list[Finding]:
+def find_personal(
+    text: str, kinds: Collection[str] = USUAL, *, allow: Collection[str] = (), tagger: "Tagger | None" = None
+) -> list[Finding]:
     """Personal data of some kinds, in the order of the text, none overlapping.
+
+    What a check digit or a form proves stays; then comes what the tagger finds, then what the rules find besides.
 
     Args:
         text: any.
-        kinds: of `KINDS`.
+        kinds: of `KINDS`; with a tagger also of `TAGGED`.
         allow: what is no secret, such as one's own support address; compared without regard to case.
+        tagger: finds names and other things without a form.
 
     Raises:
         ConfigError: there is no such kind.
@@ -179,6 +191,9 @@ def find_personal(text: str, kinds: Collection[str] = USUAL, *, allow: Collectio
     check_kinds(kinds)
     allowed = {entry.casefold() for entry in allow}
     found = without_overlaps(_all(text))
+    if tagger is not None and not tagger.kinds.isdisjoint(kinds):
+        proven = [one for one in found if one.kind not in tagger.kinds]
+        found = without_overlaps([*proven, *tagger.find(text, found), *found])
     return [f for f in found if f.kind in kinds and text[f.start : f.end].casefold() not in allowed]
 
 

@@ -34,9 +34,16 @@ NAMES: Mapping[str, str] = {
     "AGE": "AGE",
     "PERSON": "NAME",
     "STREET_ADDRESS": "ADDRESS",
+    "GPE": "PLACE",
+    "ORGANIZATION": "ORGANISATION",
+    "NRP": "NATIONALITY",
+    "TITLE": "TITLE",
+    "DATE_TIME": "DATE",
 }
-"""What presidio's kinds are called here. Its others (places, companies, nationalities, dates, job titles) say nothing
-about who somebody is unless joined with something else, and no rule here looks for them."""
+"""What presidio's kinds are called here. No rule looks for the last five, which say nothing about who somebody is
+unless joined with something else; a tagger learns them."""
+RULED = tuple(NAMES.values())[:12]
+"""The kinds that rules look for."""
 IDENTIFIERS = ("EMAIL", "URL", "PHONE", "CARD", "IBAN", "SSN", "IP", "LICENCE")
 """All of the set's kinds that by themselves lead to one person, account or machine, and have a form."""
 
@@ -51,7 +58,7 @@ class Marked:
 
 
 def read_presidio(path: Path) -> list[Marked]:
-    """The texts of presidio's synthetic set; kinds of its own that have no name here keep theirs.
+    """The texts of presidio's synthetic set; kinds that have no name here keep theirs.
 
     Raises:
         DataError: the file is missing or of another form.

@@ -92,6 +92,7 @@ class Policy:
 
     def __init__(self, settings: PolicySettings, *, moderator: "Moderator | None" = None, base: Path | None = None):
         from penjing.serving.safety.moderator import Moderator
+        from penjing.serving.safety.tagger import Tagger
 
         base = base or Path()
         self.settings = settings
@@ -102,6 +103,8 @@ class Policy:
         if settings.words.words:
             self._lists.append(WordList(settings.words.words, "the policy's words"))
         self._allowed_words = {plain(word).text for word in settings.words.allow}
+        folder = settings.personal.tagger
+        self._tagger = Tagger.load(base / folder) if folder else None
         self._presidio: Presidio | None = _presidio() if settings.personal.presidio else None
         self.audit = AuditLog(base / settings.audit.file, text=settings.audit.text) if settings.audit.file else None
 
@@ -210,7 +213,7 @@ class Policy:
     def _personal(self, text: str) -> list[Finding]:
         spelled = plain(text, lower=False)
         kinds = {*self.settings.personal.kinds, "KEY"}
-        found = find_personal(spelled.text, kinds, allow=self.settings.personal.allow)
+        found = find_personal(spelled.text, kinds, allow=self.settings.personal.allow, tagger=self._tagger)
         if self._presidio is not None:
             found = [*found, *self._presidio.find(spelled.text, kinds, allow=self.settings.personal.allow)]
         return [Finding(f.kind, *spelled.span(f.start, f.end), f.why) for f in found]

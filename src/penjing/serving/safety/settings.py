@@ -2,13 +2,13 @@
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from penjing.errors import ConfigError, PenjingError
 from penjing.serving.safety.moderator import RATES
-from penjing.serving.safety.personal import check_kinds
+from penjing.serving.safety.personal import TAGGED, check_kinds
 from penjing.serving.safety.samples import CATEGORIES
 from penjing.settings import Fraction, Settings, read_table
 
@@ -45,6 +45,8 @@ class Personal(Rule):
     kinds: tuple[str, ...]
     allow: tuple[str, ...]
     presidio: bool
+    tagger: str | None = None
+    """The folder of a tagger, for what has no form."""
 
     @field_validator("kinds")
     @classmethod
@@ -54,6 +56,13 @@ class Personal(Rule):
         except PenjingError as error:
             raise ValueError(str(error)) from None
         return kinds
+
+    @model_validator(mode="after")
+    def _can_be_found(self) -> Self:
+        unfound = [kind for kind in self.kinds if kind in TAGGED]
+        if unfound and self.tagger is None:
+            raise ValueError(f"{unfound[0]} is found by a tagger only: name one's folder as 'tagger'")
+        return self
 
 
 class Injection(Rule):
