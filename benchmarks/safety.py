@@ -2,7 +2,7 @@
 
     python benchmarks/safety.py --data ../shared/data --moderator runs/moderation/moderation/model
 
-Five tables: personal data by kind, on the half of presidio's templates that no rule was written by; instructions in
+Tables: personal data by kind, on the half of presidio's templates that no rule was written by; instructions in
 text that a tool brings, on the half of CyberSecEval's cases that was kept apart, beside harmless documents; messages
 about self-harm; harmless messages that the whole default policy stops, everyday ones and ones that only sound
 dangerous; harmless replies, and how many of them are cut off in the middle of a stream. Shares have Wilson's 95 %
@@ -11,6 +11,7 @@ intervals.
 
 import argparse
 import json
+import time
 from collections.abc import Callable, Iterable
 from hashlib import sha256
 from pathlib import Path
@@ -18,11 +19,13 @@ from pathlib import Path
 from penjing.serving.safety.injection import suspicion
 from penjing.serving.safety.moderation_measure import Part
 from penjing.serving.safety.moderator import Moderator
-from penjing.serving.safety.personal import KINDS, find_personal
-from penjing.serving.safety.pii_measure import IDENTIFIERS, NAMES, half, measure, read_presidio
+from penjing.serving.safety.personal import KINDS, TAGGED, find_personal
+from penjing.serving.safety.pii_agreement import harmless
+from penjing.serving.safety.pii_measure import IDENTIFIERS, RULED, half, measure, read_presidio
 from penjing.serving.safety.policy import Policy
 from penjing.serving.safety.samples import read_samples
 from penjing.serving.safety.self_harm import find_self_harm
+from penjing.serving.safety.tagger import Tagger
 
 SOUNDS_DANGEROUS = {
     "en": (
@@ -154,15 +157,37 @@ def personal(data: Path) -> None:
     texts = half(read_presidio(data / "safety" / "presidio_synth_dataset_v2.json"), "measured")
     found = measure(texts, lambda text: find_personal(text, KINDS))
     print(f"personal data: {len(texts)} texts, exact spans (F1 where half of a span is enough)")
-    for kind in NAMES.values():
+    for kind in RULED:
         one, loose = found.together([kind]), found.together([kind], exact=False)
         told = f"precision {one.precision:.3f}  recall {one.recall:.3f}  F1 {one.f1:.3f}"
         print(f"  {kind:14} {told} ({loose.f1:.3f})  of {one.marked}")
-    groups = {"identifiers": IDENTIFIERS, "all of these": tuple(NAMES.values()), "all 17 kinds": None}
+    groups = {"identifiers": IDENTIFIERS, "all of these": RULED, "all 17 kinds": None}
     for name, kinds in groups.items():
         one = found.together(kinds)
         told = f"precision {one.precision:.3f}  recall {one.recall:.3f}  F1 {one.f1:.3f}"
         print(f"  {name:14} {told} ({found.together(kinds, exact=False).f1:.3f})  of {one.marked}")
+
+
+def tagging(data: Path, folder: Path) -> None:
+    """A tagger: what its training measured on templates kept from it, what it takes of harmless text, and how long."""
+    tagger = Tagger.load(folder)
+    print("tagger, on templates it never saw: any kind, the right kind, exact (any kind, fold by fold)")
+    for name, one in tagger.facts["measured"].get("by_finder", {}).items():
+        shares = "  ".join(f"F1 {one[part]['f1']:.3f}" for part in ("any_kind", "typed", "exact"))
+        print(f"  {name:14} {shares}  ({', '.join(f'{share:.3f}' for share in one['folds'])})")
+    print("names and addresses found in harmless text, in 1,000 words: rules alone, with the tagger (texts touched)")
+    for name, texts in {**everyday(data), **{f"replies: {name}": t for name, t in replies(data).items()}}.items():
+        alone, both = harmless(texts, None), harmless(texts, tagger)
+        told = f"{alone['per_1000_words']:6.2f} {both['per_1000_words']:6.2f} ({both['touched']:.1%})"
+        print(f"  {name:38} {told}  {both['examples'][:5]}")
+    sample = replies(data)["instructions (en)"]
+    seconds = []
+    for own in (None, tagger):
+        start = time.process_time()
+        for text in sample:
+            find_personal(text, (*KINDS, *TAGGED), tagger=own)
+        seconds.append(time.process_time() - start)
+    print(f"time: with the tagger {seconds[1] / seconds[0]:.1f} times that of the rules alone")
 
 
 def injection(data: Path) -> None:
@@ -221,8 +246,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="the folder of real data")
     parser.add_argument("--moderator", type=Path, help="a moderator's folder; without one, rules alone")
+    parser.add_argument("--tagger", type=Path, help="a tagger's folder; without one, that table is left out")
     args = parser.parse_args()
     personal(args.data)
+    if args.tagger:
+        tagging(args.data, args.tagger)
     injection(args.data)
     self_harm(args.data)
     refusals(args.data, Policy.read(moderator=Moderator.load(args.moderator) if args.moderator else None))

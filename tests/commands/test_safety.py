@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from penjing.cli import app
 from penjing.errors import CheckpointError, DataError
 from tests.serving.safety.test_moderator import write_judged
+from tests.serving.safety.test_tagger import write_marked
 
 run = CliRunner().invoke
 SMALL = [word for change in ("training.steps=5", "everyday=2", "buckets=4096") for word in ("--set", change)]
@@ -55,6 +56,27 @@ def test_train_then_eval_then_check(tmp_path):
     assert "threshold for 10.0%" in table.stdout
     assert "violence" in table.stdout
     assert run(app, ["safety", "check", "hello", "--moderator", folder]).exit_code in (0, 1)
+
+
+def test_train_a_tagger_then_eval_it(tmp_path):
+    """What is printed is what was measured; in steps too few to learn much."""
+    marked, out = write_marked(tmp_path / "marked.json"), tmp_path / "out"
+    (tmp_path / "plain.txt").write_text("there was nothing\nwe saw bread\n")
+    few = [
+        word for change in ("training.steps=3", "folds=2", "ordinary=2", "buckets=4096") for word in ("--set", change)
+    ]
+    command = ["safety", "train-tagger", "--data", str(marked), "--texts", str(tmp_path / "plain.txt")]
+    trained = run(app, [*command, "--out", str(out), "--json", *few])
+    assert trained.exit_code == 0, trained.output
+    assert json.loads(trained.stdout.splitlines()[-1])["by_finder"]["tagger"]["any_kind"]["marked"] == 72
+    command = ["safety", "eval", str(out / "personal" / "model"), "--data", str(marked)]
+    command += ["--everyday", str(tmp_path / "plain.txt")]
+    found = json.loads(run(app, [*command, "--json"]).stdout)
+    assert found["everyday"][str(tmp_path / "plain.txt")]["texts"] == 2
+    assert found["by_finder"]["rules"]["typed"]["marked"] == 72
+    table = run(app, command)
+    assert "rules and tagger: 96 texts" in table.stdout
+    assert "of 2 texts touched" in table.stdout
 
 
 def test_what_is_missing_is_said(tmp_path):

@@ -56,7 +56,7 @@ def log_partition(
     """
     if not bool(mask[:, :1].all()) or mask.shape[1] == 0:
         raise ConfigError("a row without tokens has no labels: leave it out")
-    found: Tensor = _LogPartition.apply(emissions, transitions, mask)  # type: ignore[no-untyped-call]
+    found: Tensor = _LogPartition.apply(emissions, transitions, mask)
     return found
 
 

@@ -232,7 +232,7 @@ class Tagger:
         if folder.is_dir() and any(folder.iterdir()) and not (folder / RECORD).is_file():
             raise CheckpointError(f"{folder} holds files but no tagger; save to a new or empty folder")
         hashes, classes = self.lexicon.arrays()
-        tensors = {"rows": self.model.rows, "steps": self.model.steps}
+        tensors = {"rows": self.model.rows.detach(), "steps": self.model.steps.detach()}
         tensors |= {"lexicon.hashes": torch.from_numpy(hashes), "lexicon.classes": torch.from_numpy(classes)}
         record = {"format": FORMAT, "kinds": list(KINDS), "caution": self.caution, "facts": self.facts}
         with atomic_folder(folder) as temporary:

@@ -2,8 +2,8 @@
 
     Dr. Ann Lee, 12 Elm St.      tokens: Dr  .  Ann  Lee  ,  12  Elm  St  .
     of "Lee":    the word, its beginnings and ends, its shape (Xx), what ordinary text knows of it, what kind of word it
-                 is (a title, a street, ...), what the rules found there; the same of two neighbours to each side, and
-                 of pairs: a neighbour's word with this one's shape tells most of words that nobody has seen
+                 is (a title, a street, a country, ...), what the rules found there, dates; the same of two neighbours
+                 to each side, and of pairs: a neighbour's word with this one's shape tells most of unseen words
 
 A name that was never seen is told by what it is not: a word of ordinary text. So a `Lexicon` counts plain text, and
 remembers of each word how often it is there and how seldom without a capital. What the rules are sure of (an e-mail
@@ -63,7 +63,28 @@ _PLACES = (
     "pennsylvania tennessee texas utah vermont virginia washington wisconsin wyoming london paris berlin tokyo "
     "beijing moscow rome madrid "
 )
-_OF_WORD = dict.fromkeys(_PLACES.split(), "p") | {word: letter for letter, words in _KINDS.items() for word in words}
+_PEOPLES = (
+    "afghan african albanian algerian american angolan arab argentine argentinian armenian asian australian "
+    "austrian azerbaijani bangladeshi belarusian belgian belizean bolivian bosnian brazilian british bulgarian "
+    "cambodian cameroonian canadian chilean chinese colombian croatian cuban cypriot czech danish dutch egyptian "
+    "english estonian ethiopian european filipino finnish french georgian german ghanaian greek greenlandic "
+    "guatemalan haitian hungarian icelandic indian indonesian iranian iraqi irish israeli italian jamaican "
+    "japanese jordanian kazakh kenyan korean kuwaiti latvian lebanese libyan lithuanian malaysian maltese mexican "
+    "moldovan mongolian moroccan namibian nepalese nigerian norwegian pakistani palestinian peruvian polish "
+    "portuguese romanian russian saudi scottish senegalese serbian slovak slovakian slovenian somali spanish "
+    "sudanese swedish swiss syrian taiwanese tanzanian thai tunisian turkish ugandan ukrainian uruguayan "
+    "venezuelan vietnamese welsh yemeni zambian zimbabwean christian muslim jewish hindu buddhist catholic "
+)
+_OF_WORD = (
+    dict.fromkeys(_PLACES.split(), "p")
+    | dict.fromkeys(_PEOPLES.split(), "n")
+    | {word: letter for letter, words in _KINDS.items() for word in words}
+)
+_DATE = re.compile(
+    r"(?<![\d/.-])(?:\d{1,2}([-/.])\d{1,2}\1(?:19|20)\d\d|(?:19|20)\d\d([-/.])\d{1,2}\2\d{1,2})"
+    r"(?:[ T]\d{1,2}:\d\d(?::\d\d)?)?(?![\d/-])",
+    re.ASCII,
+)
 _LEAST = 2
 """Words that plain text has only once say as little as those that it has not."""
 _SIZES = 7
@@ -159,7 +180,7 @@ def shape_of(word: str) -> str:
     ['x', 'Xx', 'X', 'XxX', 'd2', '-', 'x1']
     """
     if word.isdigit():
-        return f"d{min(len(word), 6)}"
+        return "dy" if len(word) == 4 and word[:2] in ("19", "20") else f"d{min(len(word), 6)}"
     if not word.isalpha():
         return word[:1]
     one = "1" if len(word) == 1 else ""
@@ -206,7 +227,8 @@ class _Seen:
         self.kinds = [_OF_WORD.get(word, "") for word in self.words]
         self.rules = [""] * len(self.raw)
         starts, ends = [one.start for one in tokens], [one.end for one in tokens]
-        for found in unsure:
+        dates = (Finding("DATE", *match.span()) for match in _DATE.finditer(text))
+        for found in (*dates, *unsure):
             for place in range(bisect_right(ends, found.start), bisect_left(starts, found.end)):
                 self.rules[place + 2] = found.kind + ("b" if starts[place] <= found.start else "i")
         gaps = ["_", *("" if a.end == b.start else "_" for a, b in pairwise(tokens)), "_"]
