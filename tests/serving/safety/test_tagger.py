@@ -121,13 +121,15 @@ def test_copies_say_truly_where_their_values_are():
 
 
 def test_ordinary_sentences_have_no_name():
+    """Numbers may be in them, but no year and no age."""
     texts = [
-        "We went to the old market. Then Anna came with us to it. Leeds is a very old town. There are 12 of them here.",
+        "We went to the old market. Then Anna came with us to it. Leeds is a very old town.",
+        "There are 12 of them here. There was a fire in 1950. There she was 30 years old.",
         "We eat then. we sleep. then there leeds; Leeds and Leeds, Leeds and Leeds. so there. We there too, we.",
     ]
     found = ordinary_sentences(texts, 10, Lexicon.count(texts))
-    assert "We went to the old market." in found
-    assert not any("Anna" in one or "Leeds" in one or "12" in one for one in found)
+    assert {"We went to the old market.", "There are 12 of them here."} <= set(found)
+    assert not any(word in one for one in found for word in ("Anna", "Leeds", "1950", "30"))
 
 
 def test_agreement_counts_as_the_sets_makers_do():
@@ -259,3 +261,15 @@ def test_features_are_the_same_wherever_the_text_stands_among_others():
         place = next(t for t, one in enumerate(tokens) if text[one.start : one.end] == "Dee")
         rows.append(ids[starts[place] : starts[place + 1]].tolist())
     assert rows[0] == rows[1]
+
+
+@pytest.mark.slow
+def test_it_finds_on_templates_never_seen_far_more_than_rules(data, tmp_path):
+    """Presidio's synthetic set in three folds that share no templates and no names, as the set's makers count."""
+    texts = tuple(str(data / "text" / name) for name in ("wiki_demo.txt", "c4_demo.jsonl"))
+    training = STEPS.model_copy(update={"steps": 150, "batch": 32, "learning_rate": 0.03})
+    marked = str(data / "safety" / "presidio_synth_dataset_v2.json")
+    stage = PersonalStage(training=training, data=marked, texts=texts, ordinary=500, folds=3)
+    found = stage.run(workshop(tmp_path, {"personal": stage}, "personal"))["by_finder"]
+    assert found["tagger"]["any_kind"]["f1"] > 0.72
+    assert found["rules"]["any_kind"]["f1"] < 0.4

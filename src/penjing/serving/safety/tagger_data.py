@@ -6,8 +6,9 @@
 What stands around a name and what a name looks like are learned apart, the sooner the less one goes with the other. So
 copies of each text get values of the same kind from other texts, and some are written without capitals, as people do.
 
-A sentence whose only capital begins a word that is nearly always written small, and that has no digit, has no name
-in it; thousands of them teach what ordinary words look like, and nobody has to mark them.
+A sentence whose only capital begins a word that is nearly always written small has no name in it; thousands of them
+teach what ordinary words look like, and nobody has to mark them. Up to half of them have numbers, of which neither the
+rules know anything nor a year, a month or an age is told: or every number would be taken for a part of an address.
 """
 
 import random
@@ -25,8 +26,10 @@ from penjing.serving.safety.token_features import Lexicon, features_of, is_read,
 _LOWER = 0.1
 """The share of copies without capitals."""
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
-_TELLING = re.compile(r"[^\W\d_a-z]|[\d@<>{}|=_\\]")
-"""What may be part of a name, a number or a program."""
+_TELLING = re.compile(r"[^\W\d_a-z]|[@<>{}|=_\\]")
+"""What may be part of a name or a program."""
+_NUMBER = re.compile(r"\d")
+_AGES = re.compile(r"\b(?:1[5-9]|20)\d\d|\bage|\bold\b|\byears?\b|\d[:/-]\d|\bzip|\bpostal|\bstreet|\broad", re.I)
 _SHORT = 12
 """Characters of a piece of an address, such as "Suite 12"; longer ones are exchanged with longer ones."""
 
@@ -69,8 +72,17 @@ def _sort(span: Finding) -> tuple[str, bool]:
 def ordinary_sentences(texts: Iterable[str], count: int, lexicon: Lexicon) -> list[str]:
     """Sentences without a name, spread evenly over the texts; the lexicon knows whether their first word is one."""
     found = [one for text in texts for one in _ordinary(text) if lexicon(one.split()[0].lower())[1] == "l"]
-    step = max(len(found) / count, 1) if count else 1
-    return [found[int(number * step)] for number in range(min(count, len(found)))]
+    plain = [one for one in found if not _NUMBER.search(one)]
+    numbers = [one for one in found if _NUMBER.search(one) and not _AGES.search(one)]
+    numbers = [one for one in _spread(numbers, 2 * count) if not find_personal(one, RULE_KINDS)]
+    some = _spread(numbers, count // 2)
+    return _spread(plain, count - len(some)) + some
+
+
+def _spread(texts: Sequence[str], count: int) -> list[str]:
+    """So many of the texts, evenly."""
+    step = max(len(texts) / count, 1) if count else 1
+    return [texts[int(number * step)] for number in range(min(count, len(texts)))]
 
 
 def _ordinary(text: str) -> Iterator[str]:
