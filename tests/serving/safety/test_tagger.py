@@ -21,7 +21,7 @@ from penjing.training.tensor_files import read_tensors, write_tensors
 from tests.stages.test_stages import workshop
 
 STEPS = Training(
-    steps=60, batch=16, optimizer="adamw", learning_rate=0.1, betas=(0.9, 0.99), precision="fp32", clip=1000.0
+    steps=100, batch=32, optimizer="adamw", learning_rate=0.1, betas=(0.9, 0.99), precision="fp32", clip=1000.0
 )
 TEMPLATES = (
     "the letter to {NAME} came late",
@@ -60,7 +60,7 @@ def made(tmp_path_factory):
     """A stage that was run on made-up texts: its folder, its result, its data."""
     place = tmp_path_factory.mktemp("personal")
     marked = write_marked(place / "marked.json")
-    stage = PersonalStage(training=STEPS, data=str(marked), buckets=2**14, ordinary=20, folds=2, swapped=1)
+    stage = PersonalStage(training=STEPS, data=str(marked), buckets=2**14, ordinary=100, folds=2, swapped=2)
     shop = workshop(place, {"personal": stage}, "personal")
     return shop.folder, stage.run(shop), marked
 
