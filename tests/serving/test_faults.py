@@ -5,6 +5,8 @@ the same answer as before it.
 """
 
 import json
+import os
+import signal
 import sqlite3
 import threading
 from contextlib import contextmanager
@@ -109,6 +111,22 @@ def test_an_engine_that_fails_fails_its_requests_and_is_replaced(http, monkeypat
     else:
         assert found.status_code in (500, 503)
         error(found)
+
+
+def test_a_models_process_that_is_killed_fails_its_answers_and_is_replaced(place, http):
+    """kill -9 in the middle of a stream: its last event is an error, and then the answer is what it is elsewhere."""
+    app = create_app(settings_for(place / "tiny", processes=True))
+    endless = QUESTION | {"max_tokens": 2000, "stream": True}
+    with server.running(app) as url, httpx2.Client(base_url=url, timeout=60) as client:
+        with client.stream("POST", "/v1/chat/completions", json=endless) as found:
+            lines = (line for line in found.iter_lines() if line)
+            begun = [next(lines) for _ in range(4)]
+            os.kill(app.state.backends._held["tiny"].content.host.pid, signal.SIGKILL)
+            last = [*begun, *lines][-1]
+        assert "ask again" in json.loads(last.removeprefix("data: "))["error"]["message"]
+        assert answer(client) == answer(http)
+        assert client.get("/health").status_code == 200
+        assert b'penjing_engine_memory_bytes{model="tiny"}' in client.get("/metrics").content
 
 
 def test_a_tool_or_route_of_ours_that_fails_is_a_500_and_no_end(http, app, monkeypatch):

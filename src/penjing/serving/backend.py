@@ -1,4 +1,4 @@
-"""What the server's parts ask of a model, wherever it runs: in this process, or behind another server's API.
+"""What the server's parts ask of a model, wherever it runs: here, or behind another server's API.
 
     backend = await backends.get("tiny-chat")
     pieces = backend.answer(Ask([{"role": "user", "content": "Hi"}], Sampling(temperature=0)))
@@ -194,7 +194,7 @@ class Backend(Protocol):
 
 @runtime_checkable
 class TextBackend(Backend, Protocol):
-    """A model that continues texts too, and shows its tokens: one in this process."""
+    """A model that continues texts too, and shows its tokens: one of this server's."""
 
     def complete(self, ask: Continuation) -> "AsyncGenerator[Piece]":
         """Continues a text, as `answer` answers a conversation."""

@@ -50,7 +50,7 @@ class Metrics:
         )
         self._tokens = Counter("penjing_tokens", "Tokens, by model and kind.", ["model", "kind"], registry=registry)
         self._engines: EngineFigures | None = None
-        memory = Gauge("penjing_memory_bytes", "Resident memory of this process.", registry=registry)
+        memory = Gauge("penjing_memory_bytes", "Resident memory of the server's own process.", registry=registry)
         memory.set_function(lambda: psutil.Process().memory_info().rss)
         self.registry.register(_Engines(self))
 

@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from penjing.errors import PenjingError
-from penjing.serving.api.errors import GoneError, api_error
+from penjing.serving.api.errors import ApiError, GoneError, api_error
 from penjing.serving.logs import event
 
 Item = TypeVar("Item")
@@ -170,8 +170,8 @@ async def until_error(events: AsyncIterator[bytes]) -> AsyncGenerator[bytes]:
     try:
         async for content in events:
             yield content
-    except PenjingError as error:
-        yield event_of(api_error(error).body)
+    except (ApiError, PenjingError) as error:
+        yield event_of((error if isinstance(error, ApiError) else api_error(error)).body)
     except Exception as error:
         event("stream failed", level=40, error=error)
         yield event_of({"error": {"message": "the server failed", "type": "server_error", "param": None, "code": None}})
