@@ -116,14 +116,16 @@ def test_an_engine_that_fails_fails_its_requests_and_is_replaced(http, monkeypat
 def test_a_models_process_that_is_killed_fails_its_answers_and_is_replaced(place, http):
     """kill -9 in the middle of a stream: its last event is an error, and then the answer is what it is elsewhere."""
     app = create_app(settings_for(place / "tiny", processes=True))
-    endless = QUESTION | {"max_tokens": 2000, "stream": True}
+    chat = "/v1/chat/completions", QUESTION | {"max_tokens": 2000, "stream": True}
+    responses = "/v1/responses", {"model": "tiny", "input": "the", "max_output_tokens": 2000, "stream": True}
     with server.running(app) as url, httpx2.Client(base_url=url, timeout=60) as client:
-        with client.stream("POST", "/v1/chat/completions", json=endless) as found:
-            lines = (line for line in found.iter_lines() if line)
-            begun = [next(lines) for _ in range(4)]
-            os.kill(app.state.backends._held["tiny"].content.host.pid, signal.SIGKILL)
-            last = [*begun, *lines][-1]
-        assert "ask again" in json.loads(last.removeprefix("data: "))["error"]["message"]
+        for path, asked in (chat, responses):
+            with client.stream("POST", path, json=asked | {"temperature": 0}) as found:
+                lines = (line for line in found.iter_lines() if line.startswith("data: "))
+                begun = [next(lines) for _ in range(8)]
+                os.kill(app.state.backends._held["tiny"].content.host.pid, signal.SIGKILL)
+                last = json.loads([*begun, *lines][-1].removeprefix("data: "))
+            assert "ask again" in last.get("response", last)["error"]["message"]
         assert answer(client) == answer(http)
         assert client.get("/health").status_code == 200
         assert b'penjing_engine_memory_bytes{model="tiny"}' in client.get("/metrics").content

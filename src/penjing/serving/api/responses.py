@@ -24,7 +24,7 @@ from penjing.inference.chat_model import End, Text, ToolCall, Usage
 from penjing.inference.sampling import Sampling
 from penjing.serving.api.chat import Pieces, answers, call_of
 from penjing.serving.api.common import check_choice, check_length, check_tools, logprob_of, new_id
-from penjing.serving.api.errors import answered_by
+from penjing.serving.api.errors import ApiError, answered_by
 from penjing.serving.api.guard import Filtered, Guarded
 from penjing.serving.api.responses_schema import ResponseBody, ResponseChoice, ResponseRequest, merged
 from penjing.serving.api.streams import EventStream, begun, event_of, while_connected
@@ -112,9 +112,9 @@ async def _events(growing: "_Growing", pieces: Pieces) -> AsyncGenerator[bytes]:
                 for name, content in growing.push(piece):
                     yield written(name, content)
         except Exception as error:
-            if not isinstance(error, PenjingError):
+            if not isinstance(error, ApiError | PenjingError):
                 event("stream failed", level=40, error=error)
-            known = isinstance(error, BackendError)
+            known = isinstance(error, ApiError | BackendError)
             yield written("response.failed", growing.failed(str(error) if known else "the server failed"))
     finally:
         await pieces.aclose()
