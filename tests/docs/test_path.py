@@ -17,7 +17,7 @@ CHAPTERS = sorted(page for page in PATH.glob("*.md") if not page.name.endswith("
 CHINESE = sorted(DOCS.rglob("*.zh.md"))
 GUIDES = sorted(page for page in DOCS.glob("guides/*.md") if not page.name.endswith(".zh.md"))
 PAGES = sorted([*PATH.glob("*.md"), *DOCS.glob("guides/*.md"), *DOCS.glob("index*.md")])
-OURS = tuple(f"{number:02d}" for number in range(1, 24) if number != 15)
+OURS = tuple(f"{number:02d}" for number in range(1, 27) if number != 15)
 ANSWERS = Path(__file__).parent / "answers"
 
 MISTAKES = {
@@ -114,6 +114,22 @@ MISTAKES = {
     "23": [
         ("also those at the threshold", "score > limit", "score >= limit"),
         ("a dot is enough", 'held[place + 1] == " "', "True"),
+    ],
+    "24": [
+        ("the two exchanged", "scores[better], scores[worse]", "scores[worse], scores[better]"),
+        ("as sure the other way", "calibration(differences,", "calibration(-differences,"),
+    ],
+    "25": [
+        ("the rewards alone", "gamma, lam)[0]", "gamma, 1.0)[0]"),
+        (
+            "never clipped",
+            "old_log_probs, advantages, clip)\n    return",
+            "old_log_probs, advantages, 100.0)\n    return",
+        ),
+    ],
+    "26": [
+        ("all of one group", "torch.arange(len(rewards))", "torch.zeros(len(rewards), dtype=torch.long)"),
+        ("as the reference draws", "log_probs.detach().exp()", "reference"),
     ],
 }
 """By chapter, for each of its two exercises in turn: what is wrong, what of our answers is replaced, and by what."""
