@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from penjing.data.world import LANGUAGES, Item, check, dialogue, document, explanation, skills
+from penjing.data.world import LANGUAGES, Item, check, dialogue, document, explanation, skills, small_talk
 from penjing.data.world.conversation import weights_of_skills
 from penjing.data.world.export import write_world
 from penjing.data.world.items import normalise
@@ -135,6 +135,38 @@ def test_what_a_model_is_given_in_the_test_has_no_notes(skill):
         for item in items(skill, language, "heldout"):
             given = [m["content"] for m in item.prompt if m["role"] == "assistant"]
             assert not any(re.search("[:：>]", text) for text in given), item
+
+
+def test_small_talk_is_turns_of_greeting_asking_and_leaving():
+    """Each language, 200 conversations: one to four turns in its own letters; first greetings are said in all forms."""
+    for language in LANGUAGES:
+        talks = [small_talk(seed, language=language) for seed in range(200)]
+        for talk in talks:
+            assert [m["role"] for m in talk] == ["user", "assistant"] * (len(talk) // 2)
+            assert 2 <= len(talk) <= 8
+            assert all(m["content"].isascii() == (language == "en") for m in talk)
+        first = Counter(talk[0]["content"] for talk in talks)
+        assert (
+            {"Hello!", "Hi!", "Who are you?"} <= set(first)
+            if language == "en"
+            else {"你好！", "你是谁？"} <= set(first)
+        )
+    assert small_talk(3) == small_talk(3)
+
+
+def test_some_conversations_are_small_talk_and_the_others_stay_what_they_were(tmp_path):
+    """One in five, in both languages alike; the lines between are those that the world has without it."""
+    sizes = {"documents": 1, "dialogues": 100, "validation": 1, "seed": 1, "explanations": 0}
+    written = []
+    for name, every in (("with", 5), ("without", 0)):
+        (tmp_path / name).mkdir()
+        path = write_world(tmp_path / name, **sizes, small_talk=every)["dialogues"]
+        written.append([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])
+    talk = [one for one in written[0] if one["skill"] == "small talk"]
+    assert Counter(one["language"] for one in talk) == {"en": 10, "zh": 10}
+    assert [one for one in written[0] if one not in talk] == [
+        one for one, other in zip(written[1], written[0], strict=True) if other not in talk
+    ]
 
 
 def test_skills_are_drawn_as_often_as_their_weights_say(tmp_path):

@@ -27,6 +27,8 @@ class World(Stage):
     """Whether answers that may be worked out begin with notes."""
     explanations: int = Field(8, ge=0)
     """One conversation in so many explains things instead of asking; 0: none."""
+    small_talk: int = Field(0, ge=0)
+    """One conversation in so many greets, thanks or asks who is there, and no more; 0: none."""
     skills: dict[str, float] = Field(default_factory=dict)
     """How often skills are asked for in the dialogues: weights, 1 for those not named."""
 
@@ -51,6 +53,7 @@ class World(Stage):
                 notes=self.notes,
                 explanations=self.explanations,
                 skills=self.skills,
+                small_talk=self.small_talk,
                 workers=os.cpu_count() or 1,
                 on_progress=report,
             )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 
-from penjing.data.world import dialogue, document, explanation
+from penjing.data.world import dialogue, document, explanation, small_talk
 from penjing.data.world.conversation import weights_of_skills
 from penjing.files import atomic_file
 from penjing.workers import in_order
@@ -30,6 +30,7 @@ class Order:
     notes: bool = True
     explanations: int = 0
     weights: Mapping[str, float] | None = None
+    small_talk: int = 0
 
     def batches(self) -> Iterator["Order"]:
         """The same lines in pieces that are worth a process's while."""
@@ -48,6 +49,7 @@ def write_world(
     notes: bool = True,
     explanations: int = 8,
     skills: Mapping[str, float] | None = None,
+    small_talk: int = 0,
     workers: int = 1,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Path]:
@@ -55,7 +57,8 @@ def write_world(
 
     With `notes`, answers that may be worked out begin with notes. One conversation in `explanations` explains things
     (0: none): questions alone let a model forget what its documents taught. `skills` has weights of skills in the
-    dialogues; those that it does not name have 1. `on_progress(done, all)` is called as lines
+    dialogues; those that it does not name have 1. One conversation in `small_talk` (0: none) greets, thanks
+    or asks who is there. `on_progress(done, all)` is called as lines
     are finished.
     """
     base = seed * 1_000_000_000
@@ -63,7 +66,7 @@ def write_world(
     orders = {
         "train": Order("document", base, documents, languages, notes),
         "validation": Order("document", base + _VALIDATION_SEEDS, validation, languages, notes),
-        "dialogues": Order("dialogue", base, dialogues, languages, notes, explanations, weights),
+        "dialogues": Order("dialogue", base, dialogues, languages, notes, explanations, weights, small_talk),
     }
     total, done = documents + dialogues + validation, 0
     paths = {}
@@ -89,6 +92,9 @@ def _write(order: Order) -> list[str]:
         elif order.explanations and seed // len(order.languages) % order.explanations == 0:
             messages = list(explanation(seed, language=language))
             record = {"messages": messages, "skill": "explanation", "language": language}
+        elif order.small_talk and seed // len(order.languages) % order.small_talk == order.small_talk - 1:
+            messages = list(small_talk(seed, language=language))
+            record = {"messages": messages, "skill": "small talk", "language": language}
         else:
             item = dialogue(seed, language=language, notes=order.notes, weights=order.weights)
             record = {"messages": list(item.messages), "skill": item.skill, "language": item.language}

@@ -12,7 +12,7 @@ from penjing.data.world.telling import answers
 
 SKILL = Skill("dialogue", True, "Using what was said earlier in the conversation: names, homes, likes, pets.", 0.03)
 
-_HELLO = {
+HELLO = {
     "en": ("Hello", "Hi", "Good morning", "Good evening", "Hello there"),
     "zh": ("你好", "您好", "早上好", "晚上好", "嗨"),
 }
@@ -22,7 +22,7 @@ _WELCOME = {
     "zh": ("你好，{0}！很高兴认识你。", "你好，{0}！有什么可以帮你的吗？"),
 }
 _PETS = ("dog", "cat", "rabbit", "hamster", "parrot", "goldfish", "horse", "duck")
-_TALK = {
+TALK = {
     "en": (
         ("Who are you?", "I am Penjing, a small language model."),
         ("What are you?", "I am Penjing, a small language model."),
@@ -47,7 +47,7 @@ def quiz(scene: Scene, questions: int) -> Quiz:
     dice = scene.dice
     name = scene.name()
     shown = scene.word(name)
-    first = dice.pick(_HELLO[scene.language]) + scene.t("! ", "！") + dice.pick(_I_AM[scene.language]).format(shown)
+    first = dice.pick(HELLO[scene.language]) + scene.t("! ", "！") + dice.pick(_I_AM[scene.language]).format(shown)
     facts = [_named(scene, shown)]
     kinds = dice.sample((_home, _liking, _pet), scene.length(0, 1, 2))
     for kind in kinds:
@@ -57,7 +57,7 @@ def quiz(scene: Scene, questions: int) -> Quiz:
     welcome = dice.pick(_WELCOME[scene.language]).format(shown)
     asked = []
     if dice.chance(0.3):
-        said, reply = dice.pick(_TALK[scene.language])
+        said, reply = dice.pick(TALK[scene.language])
         asked.append(Question(said, (reply,)))
     asked += dice.sample(facts, min(questions, len(facts)))
     for question in asked:
