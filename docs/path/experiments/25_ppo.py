@@ -25,7 +25,7 @@ N = 32
 """Answers to each prompt in a rollout."""
 NO_CLIP = 1e9
 SEEDS = (4, 5, 6)
-CHARM, CHARMED = 3, 1.2
+CHARM, CHARMED = 4, 1.0
 """A letter that judges like to hear, and by how much they overrate each."""
 
 
@@ -49,7 +49,7 @@ def learned_reward(world: Answers, rewards: Tensor, rankings: int, generator: to
     model = ScoredModel.of(world.model(seed=3))
     loader = ItemLoader(items, 16, lambda some, origin: pack_ranked(some, origin=origin), seed=1)
     engine = Engine(model, BradleyTerry(), AdamW.Config(learning_rate=5e-3, weight_decay=0.0))
-    for _ in range(200):
+    for _ in range(600):
         engine.step([next(loader)])
     return model.eval()
 
@@ -191,7 +191,7 @@ def main() -> None:
     table(["clip", "epochs", "reward", "spread of 3", "longest step, nats", "entropy"], rows)
     print()
 
-    model = learned_reward(world, rewards, 400, generator)
+    model = learned_reward(world, rewards, 1600, generator)
     learned = scores_of(world, model)
     learned = learned - expected(reference, learned)
     betas = [0.05 * 1.3**power for power in range(24)]
@@ -205,7 +205,7 @@ def main() -> None:
         curves.append(Curve(name, distance, [expected(p, rewards) for p in policies]))
     rows = [("the base model", 0, expected(reference, learned), expected(reference, rewards), 0.0)]
     for kl in (0.0, 0.3, 1.0, 3.0):
-        run = Run(world, learned, model, kl=kl)
+        run = Run(world, learned, model, rate=1e-3, kl=kl)
         points = [(0.0, expected(reference, rewards))]
         for done in range(1, 13):
             run.rollouts(args.rollouts // 12)
