@@ -1,6 +1,5 @@
 """Muon against PyTorch's, against a singular value decomposition, and against itself one matrix at a time."""
 
-
 import pytest
 import torch
 from torch import nn
