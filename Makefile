@@ -13,8 +13,8 @@ install: .venv/installed   ## set up .venv with what Penjing needs
 run: .venv/installed       ## train a tokenizer and a chat model from nothing, evaluate it, talk to it (some ten minutes)
 	$(BIN)/penjing run tiny-chat
 
-test: .venv/installed-dev  ## the default tests, three at a time: some wait for a browser or a server
-	$(BIN)/pytest -n 3 --dist loadfile
+test: .venv/installed-dev  ## the default tests, two at a time
+	$(BIN)/pytest -n 2 --dist loadfile
 
 test-all: .venv/installed-dev ## the default tests and the slow ones
 	$(BIN)/pytest -m ''

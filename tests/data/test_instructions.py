@@ -246,6 +246,7 @@ def test_real_conversations_in_three_layouts(data, tokenizer):
         assert all(run[-1] == END for run in found)
 
 
+@pytest.mark.slow
 def test_processes_render_the_same(tokenizer):
     conversations = [
         Conversation(({"role": "user", "content": f"What is {n}?"}, {"role": "assistant", "content": "A number. " * n}))

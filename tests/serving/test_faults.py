@@ -113,6 +113,7 @@ def test_an_engine_that_fails_fails_its_requests_and_is_replaced(http, monkeypat
         error(found)
 
 
+@pytest.mark.slow
 def test_a_models_process_that_is_killed_fails_its_answers_and_is_replaced(place, http):
     """kill -9 in the middle of a stream: its last event is an error, and then the answer is what it is elsewhere."""
     app = create_app(settings_for(place / "tiny", processes=True))

@@ -178,6 +178,7 @@ def test_a_process_that_is_killed_fails_its_answers_and_another_takes_its_place(
     service.close()
 
 
+@pytest.mark.slow
 def test_when_no_other_can_take_its_place_it_says_so(tmp_path, folder):
     place = tmp_path / "going"
     place.symlink_to(folder)
@@ -191,11 +192,13 @@ def test_when_no_other_can_take_its_place_it_says_so(tmp_path, folder):
     service.close()
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_loaded_is_its_own_error_here(tmp_path):
     with pytest.raises(CheckpointError, match="nothing-here"):
         in_process(str(tmp_path / "nothing-here"))
 
 
+@pytest.mark.slow
 def test_closing_ends_the_process_and_tells_those_who_wait(folder):
     service = in_process(str(folder), device="cpu", precision="fp32")
     child = psutil.Process(service.host.pid)
@@ -223,6 +226,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_leaves_no_process_behind_and_signals_meant_for_it_do_no_harm(folder):
     """Ctrl-C and SIGTERM reach the whole group: the engine goes on until its server ends it, or has gone."""
     server = subprocess.Popen([sys.executable, "-c", SERVER, str(folder)], stdout=subprocess.PIPE)

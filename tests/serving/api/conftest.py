@@ -59,7 +59,7 @@ def settings_for(folder: Path, **options) -> ServeSettings:
     return ServeSettings(models=(Source(MODEL, str(folder)),), **(usual | options))
 
 
-@pytest.fixture(scope="session", params=["thread", "process"])
+@pytest.fixture(scope="session", params=["thread", pytest.param("process", marks=pytest.mark.slow)])
 def served(model_folder, request):
     """A server whose engine is in a thread, and one whose engine is in a process of its own."""
     app = create_app(settings_for(model_folder, processes=request.param == "process"))
