@@ -20,6 +20,8 @@ class Evaluate(Stage):
 
     items: Count = 50
     """Items per skill and language, of the held-out split."""
+    base_items: Count | None = None
+    """As `items`, for the base model; by default as many. It knows little, and is asked so that one sees how little."""
     skills: bool = True
     """Whether to measure the world's skills."""
 
@@ -58,8 +60,9 @@ class Evaluate(Stage):
             languages = stage.languages if isinstance(stage, World) else ("en", "zh")
 
             def measure(model: "LanguageModel", base: bool) -> dict[str, Any]:
+                items = (base and self.base_items) or self.items
                 return skills.evaluate(
-                    model, tokenizer, items_per_skill=self.items, languages=languages, base=base
+                    model, tokenizer, items_per_skill=items, languages=languages, base=base
                 ).to_dict()
 
             result["skills"], result["base_skills"] = measure(chat, False), measure(base, True)
