@@ -10,7 +10,7 @@ help:              ## what there is
 
 install: .venv/installed   ## set up .venv with what Penjing needs
 
-run: .venv/installed       ## train a tokenizer and a chat model from nothing, evaluate it, talk to it (some ten minutes)
+run: .venv/compiled        ## train a tokenizer and a chat model from nothing, evaluate it, talk to it (some ten minutes)
 	$(BIN)/penjing run tiny-chat
 
 test: .venv/installed-dev  ## the default tests, two at a time
@@ -46,6 +46,11 @@ docs-serve: .venv/installed-docs ## read the learning path in a browser
 .venv/installed: .venv/bin/python pyproject.toml constraints.txt
 	@echo "Installing into .venv (torch is large: a few minutes the first time)"
 	$(PIP) -e .
+	@touch $@
+
+.venv/compiled: .venv/installed
+	@echo "Compiling the inner loops (a minute or two, once)"
+	$(BIN)/penjing doctor --compile
 	@touch $@
 
 .venv/installed-dev: .venv/installed

@@ -7,6 +7,10 @@ import typer
 
 def doctor(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
+    compile_loops: Annotated[
+        bool,
+        typer.Option("--compile", help="Compile the inner loops now, so that no run has to; a minute or two, once."),
+    ] = False,
 ) -> None:
     """Measures this machine: device, cores, memory, disk, speed in fp32 and bf16, and what will be chosen and why.
 
@@ -14,10 +18,15 @@ def doctor(
     Examples:
       $ penjing doctor
       $ penjing doctor --json
+      $ penjing doctor --compile
     """
     import json as json_format
 
     from rich.console import Console
+
+    if compile_loops:
+        compile_all()
+        return
 
     facts = examine()
     if json:
@@ -30,6 +39,29 @@ def doctor(
             console.print(f"  {_label(name):<18}{_show(name, value)}", highlight=False, markup=False, soft_wrap=True)
     for advice in facts["advice"]:
         console.print(f"• {advice}", highlight=False, markup=False, soft_wrap=True)
+
+
+def compile_all() -> None:
+    """Runs the default recipe on next to nothing: whatever it compiles at its first use lies on disk afterwards."""
+    import io
+    import tempfile
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from penjing.recipe import Recipe, run_stages
+    from penjing.stages import KINDS
+
+    small = [
+        *(f"world.{name}=300" for name in ("documents", "dialogues")),
+        "world.validation=20",
+        "tokenizer.vocab=512",
+    ]
+    small += ["pretrain.training.steps=2", "pretrain.validation_tokens=2000", "chat.training.steps=2"]
+    small += ["chat.validation=20", "evaluate.items=1", "evaluate.base_items=1"]
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = Recipe.read("tiny-chat", KINDS, small)
+        run_stages(recipe, Path(folder), None, Console(file=io.StringIO()))
 
 
 def examine() -> dict[str, Any]:

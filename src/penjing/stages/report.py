@@ -93,7 +93,7 @@ def _losses(recipe: Recipe, out: Path, results: Results, pretrain: str, measured
     to_bits = counted["tokens_per_byte"] / math.log(2)
     steps = read_metrics(out / pretrain / "metrics.jsonl")
     first = next((line["loss"] for line in steps if "loss" in line), math.nan)
-    last = max((line["step"] for line in steps), default=1)
+    last = max((line["step"] for line in steps), default=1) or 1  # stopped before the first step
     points = [(line["step"] / last, line["validation"]["loss"] * to_bits) for line in steps if "validation" in line]
     curves = [Curve("this run, validation", [at for at, _ in points], [bits for _, bits in points], points=True)]
     if recipe.curve:
