@@ -38,18 +38,11 @@ def train(
     """
     from json import dumps
 
-    from rich.console import Console
-
-    from penjing.recipe import Recipe, run_stages
-    from penjing.stages import KINDS
-
     changes = [f"moderation.encoder={dumps(str(encoder))}"] if encoder else []
     changes += [f"moderation.{setting}" for setting in change or ()]
-    results = run_stages(Recipe.read("moderation", KINDS, changes), out, str(data), Console(stderr=json))
-    if json:
-        print(dumps(results["moderation"], ensure_ascii=False))
-    else:
-        Console().print(f"  use it: penjing serve MODEL --moderator {out / 'moderation' / 'model'}", soft_wrap=True)
+    folder = _make("moderation", changes, out, data, json)
+    if not json:
+        print(f"  use it: penjing serve MODEL --moderator {folder}")
 
 
 @app.command("train-tagger")
@@ -74,19 +67,26 @@ def train_tagger(
     """
     from json import dumps
 
+    changes = [f"personal.texts={dumps([str(file) for file in texts])}"] if texts else []
+    changes += [f"personal.{setting}" for setting in change or ()]
+    folder = _make("personal", changes, out, data, json)
+    if not json:
+        print(f"  use it: [personal] tagger = {dumps(str(folder))} in a policy")
+
+
+def _make(name: str, changes: list[str], out: Path, data: Path, json: bool) -> Path:
+    """Runs a recipe of one stage of the same name; the folder of what it made. With `json`, prints what it found."""
+    from json import dumps
+
     from rich.console import Console
 
     from penjing.recipe import Recipe, run_stages
     from penjing.stages import KINDS
 
-    changes = [f"personal.texts={dumps([str(file) for file in texts])}"] if texts else []
-    changes += [f"personal.{setting}" for setting in change or ()]
-    results = run_stages(Recipe.read("personal", KINDS, changes), out, str(data), Console(stderr=json))
+    results = run_stages(Recipe.read(name, KINDS, changes), out, str(data), Console(stderr=json))
     if json:
-        print(dumps(results["personal"], ensure_ascii=False))
-    else:
-        folder = out / "personal" / "model"
-        Console().print(f"  use it: [personal] tagger = {dumps(str(folder))} in a policy", soft_wrap=True, markup=False)
+        print(dumps(results[name], ensure_ascii=False))
+    return out / name / "model"
 
 
 @app.command("eval")

@@ -22,7 +22,7 @@ from penjing.files import atomic_folder, read_json, write_json
 from penjing.models.encoder import Encoder, MaskedHead, Pooling
 from penjing.models.families import bert, encoder_family_named
 from penjing.models.families.family import Fields
-from penjing.models.folder import CONFIG, keep_other_files, named, read_values
+from penjing.models.folder import CONFIG, keep_other_files, named, read_values, refuse_other_files
 from penjing.models.sharding import held_in, write_weights
 from penjing.models.weights import fill, stream_weights
 
@@ -92,8 +92,7 @@ def save_encoder(folder: str | Path, encoder: Encoder, tokenizer: "Tokenizer | N
             it cannot be written.
     """
     folder = Path(folder)
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG).is_file():
-        raise CheckpointError(f"{folder} holds files but no model; save to a new or empty folder")
+    refuse_other_files(folder)
     fields = _fields_of(encoder.config)
     if fields is None:
         raise CheckpointError("no model folder can hold this encoder: it is not composed as BERT is")

@@ -170,10 +170,10 @@ def save(
         write_into(temporary, model, tokenizer, generation=generation, max_shard_size=max_shard_size)
 
 
-def refuse_other_files(folder: Path) -> None:
-    """Raises CheckpointError when a folder holds files but no model, which a model must not be written over."""
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG).is_file():
-        raise CheckpointError(f"{folder} holds files but no model; save to a new or empty folder")
+def refuse_other_files(folder: Path, mark: str = CONFIG, what: str = "model") -> None:
+    """Raises CheckpointError when a folder holds files, but not the `mark` of what may be written over."""
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / mark).is_file():
+        raise CheckpointError(f"{folder} holds files but no {what}; save to a new or empty folder")
 
 
 def write_into(

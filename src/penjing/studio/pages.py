@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
@@ -26,9 +26,6 @@ from penjing.serving.backend import Backends, UnknownModelError
 from penjing.studio import icons, runs
 from penjing.studio.look import ALTERNATIVES, Inside, LookError, attention_in, tokens_in
 from penjing.studio.markdown import render
-
-if TYPE_CHECKING:
-    pass
 
 POLICY = "default-src 'self'; base-uri 'none'; object-src 'none'; form-action 'self'; frame-ancestors 'none'"
 _HEADERS = {

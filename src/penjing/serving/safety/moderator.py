@@ -22,7 +22,7 @@ from jaxtyping import Float
 
 from penjing.errors import CheckpointError, GenerationError
 from penjing.files import atomic_folder, read_json, write_json
-from penjing.models.folder import CONFIG
+from penjing.models.folder import CONFIG, refuse_other_files
 from penjing.serving.safety.bag import bag_of
 from penjing.serving.safety.classifier import OUTPUTS, Classifier, Read, probabilities
 from penjing.serving.safety.language import language_of
@@ -169,8 +169,7 @@ class Moderator:
         from penjing.models.encoder_folder import save_encoder
 
         folder = Path(folder)
-        if folder.is_dir() and any(folder.iterdir()) and not (folder / RECORD).is_file():
-            raise CheckpointError(f"{folder} holds files but no moderator; save to a new or empty folder")
+        refuse_other_files(folder, RECORD, "moderator")
         with atomic_folder(folder) as temporary:
             if self.reader.encoder is not None:
                 save_encoder(temporary, *self.reader.encoder)

@@ -29,6 +29,7 @@ from torch.nn import functional as F
 
 from penjing.errors import CheckpointError, ConfigError
 from penjing.files import atomic_folder, read_json, write_json
+from penjing.models.folder import refuse_other_files
 from penjing.serving.safety.crf import NEVER, log_partition, row_scores, viterbi
 from penjing.serving.safety.findings import Finding
 from penjing.serving.safety.token_features import Features, Lexicon, Token, features_of, is_read, tokens_of
@@ -229,8 +230,7 @@ class Tagger:
             CheckpointError: it holds files but no tagger, or cannot be written.
         """
         folder = Path(folder)
-        if folder.is_dir() and any(folder.iterdir()) and not (folder / RECORD).is_file():
-            raise CheckpointError(f"{folder} holds files but no tagger; save to a new or empty folder")
+        refuse_other_files(folder, RECORD, "tagger")
         hashes, classes = self.lexicon.arrays()
         tensors = {"rows": self.model.rows.detach(), "steps": self.model.steps.detach()}
         tensors |= {"lexicon.hashes": torch.from_numpy(hashes), "lexicon.classes": torch.from_numpy(classes)}
