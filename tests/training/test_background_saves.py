@@ -211,6 +211,9 @@ def test_however_a_run_ends_its_last_save_is_whole(tmp_path, monkeypatch, capsys
         capsys.readouterr().out.split()
     )
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-000002"]
+    for thread in threading.enumerate():
+        if thread.name == "checkpoint":  # it has said that it is done, and takes a moment to end
+            thread.join(5)
     assert not [thread for thread in threading.enumerate() if thread.name == "checkpoint"]
     monkeypatch.undo()
     tiny.run(tmp_path, display="lines")
