@@ -276,6 +276,7 @@ def test_an_experiment_still_runs(number: str, tmp_path: Path):
     assert (tmp_path / f"{script.stem.replace('_', '-')}.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_the_experiment_on_scaling_laws_still_runs(data: Path, tmp_path: Path):
     """It is a matter of seconds, so it runs whole: the refit's constants are among what it prints."""
     script = PATH / "experiments" / "19_scaling_laws.py"
